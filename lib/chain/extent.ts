@@ -1,0 +1,112 @@
+import type { CCtx } from 'zstd-napi/binding.js';
+import { addon, PAGE_SIZE } from '../kernel/addon.js';
+import { ByteReader } from './bytes.js';
+import { damaged } from './damage.js';
+import { decompressInto, zstd } from './zstd.js';
+
+/** Pages in one zstd frame: what has to be decompressed to read one page. */
+export const FRAME_PAGES = 16;
+const STORED_RAW = 0x8000_0000;
+const DIRECTORY_HEADER = 8;
+
+/**
+ * Turns `count` pages into the payload of an extent: a directory, then one zstd frame for each 16 pages.
+ * The payload is written to `target`, which may begin a headroom before `pages` in the same memory: a frame never takes more room than
+ * its pages, so what is written stays behind what is still to be read.
+ * @returns bytes written
+ */
+export function encodeExtent(target: Uint8Array, pages: Uint8Array, count: number, context: CCtx, scratch: Uint8Array): number {
+  const frames = Math.ceil(count / FRAME_PAGES);
+  const lengths = new Uint32Array(frames);
+  let at = DIRECTORY_HEADER + 4 * frames;
+  for (let k = 0; k < frames; k++) {
+    const raw = pages.subarray(k * FRAME_PAGES * PAGE_SIZE, Math.min((k + 1) * FRAME_PAGES, count) * PAGE_SIZE);
+    const length = context.compress2(scratch, raw);
+    if (length < raw.length) {
+      target.set(scratch.subarray(0, length), at);
+      lengths[k] = length;
+      at += length;
+    } else {
+      target.set(raw, at);
+      lengths[k] = raw.length | STORED_RAW;
+      at += raw.length;
+    }
+  }
+  const view = new DataView(target.buffer, target.byteOffset, at);
+  view.setUint8(0, 0); // full versions
+  view.setUint8(1, FRAME_PAGES);
+  view.setUint16(2, count, true);
+  view.setUint32(4, frames, true);
+  for (let k = 0; k < frames; k++) view.setUint32(DIRECTORY_HEADER + 4 * k, lengths[k]!, true);
+  return at;
+}
+
+/** Bytes that `encodeExtent` needs for a frame that does not compress. */
+export function scratchSize(): number {
+  return zstd().compressBound(FRAME_PAGES * PAGE_SIZE);
+}
+
+/** An extent that was read: frames are decompressed when a page of theirs is asked for. */
+export class ExtentReader {
+  readonly count: number;
+  readonly #what: string;
+  readonly #framePages: number;
+  readonly #frames: Uint8Array[] = [];
+  readonly #raw: boolean[] = [];
+  readonly #buffer: Uint8Array;
+  #loaded = -1;
+
+  /** @param payload checked already by its record's checksum */
+  constructor(payload: Uint8Array, number: number) {
+    this.#what = `extent ${number}`;
+    const read = new ByteReader(payload, this.#what);
+    const kind = read.u8();
+    this.#framePages = read.u8();
+    this.count = read.u8() + read.u8() * 256;
+    const frames = read.u32();
+    if (kind !== 0 || this.#framePages === 0 || frames !== Math.ceil(this.count / this.#framePages)) {
+      throw damaged(`${this.#what} has a directory that cannot be`);
+    }
+    const lengths = read.u32s(frames);
+    for (const length of lengths) {
+      this.#raw.push((length & STORED_RAW) !== 0);
+      this.#frames.push(read.raw((length & ~STORED_RAW) >>> 0));
+    }
+    read.end();
+    this.#buffer = new Uint8Array(this.#framePages * PAGE_SIZE);
+  }
+
+  /** The page in a slot; the bytes are valid until the next call. */
+  page(slot: number): Uint8Array {
+    if (slot >= this.count) throw damaged(`${this.#what} has ${this.count} slots, not ${slot + 1}`);
+    const frame = Math.floor(slot / this.#framePages);
+    const at = (slot % this.#framePages) * PAGE_SIZE;
+    return this.#frame(frame).subarray(at, at + PAGE_SIZE);
+  }
+
+  #frame(frame: number): Uint8Array {
+    const pages = Math.min(this.#framePages, this.count - frame * this.#framePages);
+    const bytes = this.#frames[frame]!;
+    if (this.#raw[frame]) {
+      if (bytes.length !== pages * PAGE_SIZE) throw damaged(`${this.#what}: frame ${frame} has ${bytes.length} bytes`);
+      return bytes;
+    }
+    const target = this.#buffer.subarray(0, pages * PAGE_SIZE);
+    if (this.#loaded !== frame) {
+      this.#loaded = -1;
+      decompressInto(target, bytes, this.#what);
+      this.#loaded = frame;
+    }
+    return target;
+  }
+
+  /** Copies the pages of `slots` into `target`, packed, and checks each against its CRC32C. */
+  gather(slots: Uint8Array, crcs: Uint32Array, target: Uint8Array): void {
+    for (let k = 0; k < slots.length; k++) target.set(this.page(slots[k]!), k * PAGE_SIZE);
+    const found = new Uint32Array(slots.length);
+    addon().crc32cPages(target.subarray(0, slots.length * PAGE_SIZE), found);
+    for (let k = 0; k < slots.length; k++) {
+      if (found[k] !== crcs[k]) throw damaged(`${this.#what}: the page in slot ${slots[k]} is not what was stored`);
+    }
+  }
+}

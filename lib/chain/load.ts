@@ -1,0 +1,120 @@
+import { PAGE_SIZE } from '../kernel/addon.js';
+import { broken, damaged } from './damage.js';
+import type { Header } from './header.js';
+import { applyLevelTable, decodeLevelTable } from './level-table.js';
+import type { Log } from './log.js';
+import { addState, decodeManifest, type Manifest, stateOf } from './manifest.js';
+import { levelSpan, PageTable, pendingLevels, RegionTable, Version } from './page-table.js';
+import { Kind } from './record.js';
+import { slotOf } from './stored-extents.js';
+
+/** What loading needs of the index: the record number of a checkpoint's manifest. */
+export type FindHeader = (uid: string) => Promise<Header | undefined>;
+
+export async function readManifest(log: Log, number: number): Promise<Manifest> {
+  return decodeManifest(await log.payload(number, Kind.manifest), number);
+}
+
+/**
+ * The page table as of a checkpoint: from it towards the root, newest version of each page first, skipping 16^k checkpoints wherever
+ * there is a table of level k. Every link is checked, and at the end the sum over all versions against the state the manifest states.
+ * @throws `TIDEMARK_DAMAGED`, `TIDEMARK_CHAIN_BROKEN`
+ */
+export async function loadPageTable(log: Log, header: Header, find: FindHeader): Promise<PageTable> {
+  const table = new PageTable();
+  const newest = await linkedManifest(log, header);
+  table.depth = newest.depth;
+  table.state = newest.stateAfter;
+  table.nextRegion = newest.nextRegion;
+  table.attachments = newest.attachments;
+  for (const region of newest.regions) {
+    table.regions.set(
+      region.name,
+      new RegionTable(region.number, region.name, region.byteLength, region.length, region.byteLength / PAGE_SIZE),
+    );
+  }
+  let manifest = newest;
+  for (;;) {
+    table.noteBoundary(manifest.uid, manifest.depth, newest.depth);
+    const levels = pendingLevels(manifest.depth, newest.depth);
+    if (manifest.tableLevel > 0) {
+      const level = decodeLevelTable(await log.payload(manifest.tableRecord, Kind.table), manifest.tableRecord);
+      if (level.uid !== manifest.uid || level.level !== manifest.tableLevel)
+        throw damaged(`page table ${manifest.tableRecord} belongs to another checkpoint`);
+      applyLevelTable(level, table, levels, manifest.tableRecord);
+      const base = await find(level.base);
+      if (base === undefined) throw broken(`checkpoint ${manifest.id} builds on ${level.base}, which is missing`);
+      const older = await linkedManifest(log, base);
+      if (older.depth !== manifest.depth - levelSpan(level.level))
+        throw broken(`page table ${manifest.tableRecord} does not fit checkpoint ${older.id}`);
+      manifest = older;
+      continue;
+    }
+    applyManifest(manifest, table, levels);
+    if (manifest.parent === null) break;
+    const parent = await find(manifest.parentUid!);
+    if (parent === undefined) throw broken(`checkpoint ${manifest.id} builds on ${manifest.parentUid}, which is missing`);
+    const older = await linkedManifest(log, parent);
+    if (older.stateAfter !== manifest.stateBefore || older.depth !== manifest.depth - 1) {
+      throw broken(`checkpoint ${manifest.id} does not fit the checkpoint ${older.id} it builds on`);
+    }
+    manifest = older;
+  }
+  checkState(table, newest);
+  return table;
+}
+
+async function linkedManifest(log: Log, header: Header): Promise<Manifest> {
+  const manifest = await readManifest(log, header.manifest);
+  if (manifest.uid !== header.checkpoint.uid)
+    throw broken(`record ${header.manifest} is not the manifest of checkpoint ${header.checkpoint.id}`);
+  return manifest;
+}
+
+/** Puts the versions of a manifest where the table has none yet. */
+function applyManifest(manifest: Manifest, table: PageTable, levels: number): void {
+  for (const change of manifest.regions) {
+    const region = table.byNumber(change.number);
+    if (region === undefined) continue;
+    for (const extent of change.extents) {
+      for (let k = 0; k < extent.pages.length; k++) {
+        const page = extent.pages[k]!;
+        if (page < region.pageCount && region.kind(page) === Version.absent)
+          region.setFull(page, extent.record, slotOf(extent, k), extent.crcs[k]!, levels);
+      }
+    }
+    for (let k = 0; k < change.zeros.length; k += 2) {
+      const end = Math.min(change.zeros[k]! + change.zeros[k + 1]!, region.pageCount);
+      for (let page = change.zeros[k]!; page < end; page++)
+        if (region.kind(page) === Version.absent) region.setZero(page, levels);
+    }
+  }
+}
+
+function checkState(table: PageTable, manifest: Manifest): void {
+  let state = 0n;
+  for (const region of table.regions.values()) {
+    state = addState(state, regionState(region, fullPages(region)));
+  }
+  if (state !== manifest.stateAfter)
+    throw broken(`the page tables of checkpoint ${manifest.id} do not add up to the state it was committed with`);
+}
+
+/** What these pages, all of them stored, contribute to the state. */
+export function regionState(region: RegionTable, pages: Uint32Array): bigint {
+  return stateOf(
+    region.number,
+    pages,
+    pages.map((page) => region.crc[page]!),
+  );
+}
+
+/** The pages of a region that have a stored version, ascending. */
+export function fullPages(region: RegionTable): Uint32Array {
+  let count = 0;
+  for (let p = 0; p < region.pageCount; p++) if (region.kind(p) === Version.full) count++;
+  const pages = new Uint32Array(count);
+  let at = 0;
+  for (let p = 0; p < region.pageCount; p++) if (region.kind(p) === Version.full) pages[at++] = p;
+  return pages;
+}

@@ -1,0 +1,151 @@
+import type { StoredAttachment } from './manifest.js';
+
+/** What the newest version of a page is. `absent` (never stored) and `zero` read the same. */
+export const Version = { absent: 0, zero: 1, full: 2 } as const;
+
+/** Levels of tables above the manifests: a table of level k covers 16^k checkpoints. */
+export const LEVELS = 4;
+const KIND_MASK = 0x0f;
+
+/** The number of checkpoints a table of `level` covers. */
+export function levelSpan(level: number): number {
+  return 16 ** level;
+}
+
+/** The level of the table that a checkpoint of this depth commits; 0: none. */
+export function tableLevel(depth: number): number {
+  if (depth === 0) return 0;
+  let level = 0;
+  while (level < LEVELS && depth % levelSpan(level + 1) === 0) level++;
+  return level;
+}
+
+/** The levels (as a mask) for which a change at `depth` is newer than the last table, seen from `head`. */
+export function pendingLevels(depth: number, head: number): number {
+  let mask = 0;
+  for (let level = 1; level <= LEVELS; level++) {
+    const span = levelSpan(level);
+    if (depth > Math.floor(head / span) * span) mask |= 1 << (level - 1);
+  }
+  return mask;
+}
+
+/** Where the newest version of each page of one region is, as of one checkpoint: 12 bytes a page, no objects. */
+export class RegionTable {
+  readonly number: number;
+  readonly name: string;
+  byteLength: number;
+  length: number;
+  /** Low and high part of the number of the extent's record. */
+  recordLow: Uint32Array;
+  recordHigh: Uint16Array;
+  slot: Uint8Array;
+  /** Kind of version in the low four bits, in the high four the levels whose next table must have this page. */
+  #state: Uint8Array;
+  crc: Uint32Array;
+
+  constructor(number: number, name: string, byteLength: number, length: number, pageCount: number) {
+    this.number = number;
+    this.name = name;
+    this.byteLength = byteLength;
+    this.length = length;
+    this.recordLow = new Uint32Array(pageCount);
+    this.recordHigh = new Uint16Array(pageCount);
+    this.slot = new Uint8Array(pageCount);
+    this.#state = new Uint8Array(pageCount);
+    this.crc = new Uint32Array(pageCount);
+  }
+
+  get pageCount(): number {
+    return this.crc.length;
+  }
+
+  grow(pageCount: number): void {
+    if (pageCount <= this.pageCount) return;
+    const enlarge = <T extends Uint8Array | Uint16Array | Uint32Array>(from: T, to: T): T => {
+      to.set(from);
+      return to;
+    };
+    this.recordLow = enlarge(this.recordLow, new Uint32Array(pageCount));
+    this.recordHigh = enlarge(this.recordHigh, new Uint16Array(pageCount));
+    this.slot = enlarge(this.slot, new Uint8Array(pageCount));
+    this.#state = enlarge(this.#state, new Uint8Array(pageCount));
+    this.crc = enlarge(this.crc, new Uint32Array(pageCount));
+  }
+
+  kind(page: number): number {
+    return page < this.#state.length ? this.#state[page]! & KIND_MASK : Version.absent;
+  }
+
+  record(page: number): number {
+    return this.recordHigh[page]! * 0x1_0000_0000 + this.recordLow[page]!;
+  }
+
+  setFull(page: number, record: number, slot: number, crc: number, levels: number): void {
+    this.recordLow[page] = record >>> 0;
+    this.recordHigh[page] = Math.floor(record / 0x1_0000_0000);
+    this.slot[page] = slot;
+    this.crc[page] = crc;
+    this.#state[page] = Version.full | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+  }
+
+  setZero(page: number, levels: number): void {
+    this.#state[page] = Version.zero | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+  }
+
+  /** The pages, ascending, that the next table of `level` must hold. */
+  pendingPages(level: number): Uint32Array {
+    const bit = 1 << (level + 3);
+    let count = 0;
+    for (let p = 0; p < this.#state.length; p++) if (this.#state[p]! & bit) count++;
+    const pages = new Uint32Array(count);
+    let at = 0;
+    for (let p = 0; p < this.#state.length; p++) if (this.#state[p]! & bit) pages[at++] = p;
+    return pages;
+  }
+
+  /** A table of `level` was committed: it and the levels below it start anew. */
+  clearPending(level: number): void {
+    const keep = ~(((1 << level) - 1) << 4) & 0xff;
+    for (let p = 0; p < this.#state.length; p++) this.#state[p]! &= keep;
+  }
+
+  /** Whether both hold the same version of a page (the same bytes, by where they are stored). */
+  sameVersion(other: RegionTable | undefined, page: number): boolean {
+    const mine = this.kind(page);
+    const theirs = other === undefined ? Version.absent : other.kind(page);
+    if (mine !== Version.full || theirs !== Version.full) return mine !== Version.full && theirs !== Version.full;
+    return (
+      this.recordLow[page] === other!.recordLow[page] &&
+      this.recordHigh[page] === other!.recordHigh[page] &&
+      this.slot[page] === other!.slot[page]
+    );
+  }
+}
+
+/** The page tables of all regions of one checkpoint, and what links them to the chain. */
+export class PageTable {
+  readonly regions = new Map<string, RegionTable>();
+  depth = 0;
+  state = 0n;
+  /** The number of the next region that appears: none is used twice in a chain, or old versions would pass for those of another region. */
+  nextRegion = 0;
+  /** The attachments of the checkpoint. */
+  attachments: readonly StoredAttachment[] = [];
+  /** For each level, the newest checkpoint whose depth is a multiple of the level's span: where its next table will end. */
+  readonly boundaries: string[] = new Array<string>(LEVELS).fill('');
+
+  /** Notes a checkpoint that was reached or made at `depth`, seen from `head`. */
+  noteBoundary(uid: string, depth: number, head: number): void {
+    for (let level = 1; level <= LEVELS; level++) {
+      const span = levelSpan(level);
+      if (depth === Math.floor(head / span) * span) this.boundaries[level - 1] = uid;
+    }
+  }
+
+  /** The table of a region by its number in the chain. */
+  byNumber(number: number): RegionTable | undefined {
+    for (const region of this.regions.values()) if (region.number === number) return region;
+    return undefined;
+  }
+}

@@ -1,0 +1,57 @@
+/** Sets of pages as runs, `[firstPage, pageCount, ...]`, ascending and not touching. */
+export type Runs = Uint32Array;
+
+export function countPages(runs: Runs): number {
+  let count = 0;
+  for (let k = 1; k < runs.length; k += 2) count += runs[k]!;
+  return count;
+}
+
+/** Ascending page numbers as runs. */
+export function toRuns(pages: Uint32Array): Runs {
+  let runCount = 0;
+  for (let k = 0; k < pages.length; k++) if (k === 0 || pages[k] !== pages[k - 1]! + 1) runCount++;
+  const runs = new Uint32Array(runCount * 2);
+  let at = -2;
+  for (let k = 0; k < pages.length; k++) {
+    if (k === 0 || pages[k] !== pages[k - 1]! + 1) {
+      at += 2;
+      runs[at] = pages[k]!;
+    }
+    runs[at + 1]!++;
+  }
+  return runs;
+}
+
+export function toPages(runs: Runs): Uint32Array {
+  const pages = new Uint32Array(countPages(runs));
+  let at = 0;
+  for (let k = 0; k < runs.length; k += 2) {
+    const first = runs[k]!;
+    for (let j = 0; j < runs[k + 1]!; j++) pages[at++] = first + j;
+  }
+  return pages;
+}
+
+/** The pages that are in either set. */
+export function union(a: Runs, b: Runs): Runs {
+  if (a.length === 0) return b;
+  if (b.length === 0) return a;
+  const merged: number[] = [];
+  let i = 0;
+  let j = 0;
+  while (i < a.length || j < b.length) {
+    const fromA = j >= b.length || (i < a.length && a[i]! <= b[j]!);
+    const first = fromA ? a[i]! : b[j]!;
+    const count = fromA ? a[i + 1]! : b[j + 1]!;
+    if (fromA) i += 2;
+    else j += 2;
+    const last = merged.length - 2;
+    if (last >= 0 && first <= merged[last]! + merged[last + 1]!) {
+      merged[last + 1] = Math.max(merged[last + 1]!, first + count - merged[last]!);
+    } else {
+      merged.push(first, count);
+    }
+  }
+  return Uint32Array.from(merged);
+}

@@ -1,0 +1,171 @@
+import { randomBytes } from 'node:crypto';
+import { type Header, headerOf, KEY_BYTES } from '../chain/header.js';
+import { encodeLevelTable } from '../chain/level-table.js';
+import { fullPages, regionState } from '../chain/load.js';
+import { deletion, type Log, type LogOperation } from '../chain/log.js';
+import { addState, encodeManifest, type Manifest, type RegionChange, type StoredAttachment, stateOf } from '../chain/manifest.js';
+import { LEVELS, PageTable, RegionTable, tableLevel, Version } from '../chain/page-table.js';
+import { Kind, packRecord, recordKey } from '../chain/record.js';
+import { toRuns } from '../chain/runs.js';
+import { slotOf } from '../chain/stored-extents.js';
+import type { Captured, CapturedAttachment, CapturedRegion } from '../engine/protocol.js';
+import { PAGE_SIZE } from '../kernel/addon.js';
+import { newestVersions } from './newest-versions.js';
+import type { Pending } from './session.js';
+
+/** A checkpoint that is ready to be committed. */
+export interface Built {
+  header: Header;
+  operations: LogOperation[];
+  table: PageTable;
+}
+
+export interface BuildContext {
+  log: Log;
+  id: number;
+  branch: string;
+  base: Header | undefined;
+  table: PageTable | undefined;
+  lowWater: number;
+  previousManifest: number;
+  encodeMs: number;
+}
+
+const ALL_LEVELS = (1 << LEVELS) - 1;
+
+/** Makes the manifest of a checkpoint whose extents are all known, and the page tables as of it (in place of `context.table`). */
+export function buildManifest(captured: Captured, pending: Pending, context: BuildContext): Built {
+  const full = context.base === undefined;
+  const table = full ? new PageTable() : context.table!;
+  const depth = full ? 0 : table.depth + 1;
+  const stateBefore = table.state;
+  const { regions, stateChange, superseded } = applyRegions(captured, pending, table);
+  table.attachments = captured.attachments.map((attachment) => storeAttachment(attachment, pending, table.attachments));
+  table.depth = depth;
+  table.state = addState(stateBefore, stateChange);
+  const gone = new Set(superseded);
+  const manifest: Manifest = {
+    id: context.id,
+    uid: randomBytes(16).toString('hex'),
+    parent: context.base?.checkpoint.id ?? null,
+    parentUid: context.base?.checkpoint.uid ?? null,
+    depth,
+    createdAt: captured.createdAt,
+    sync: captured.sync,
+    stateBefore,
+    stateAfter: table.state,
+    lowWater: context.lowWater,
+    previousManifest: context.previousManifest,
+    tableRecord: 0,
+    tableLevel: tableLevel(depth),
+    extentBytes: pending.extents.reduce((sum, { record, storedBytes }) => sum + (gone.has(record) ? 0 : storedBytes), 0),
+    tableBytes: 0,
+    nextRegion: table.nextRegion,
+    info: { ...captured.info, branch: context.branch, encodeMs: context.encodeMs },
+    regions,
+    attachments: [...table.attachments],
+  };
+  const operations: LogOperation[] = [];
+  if (manifest.tableLevel > 0) {
+    const number = context.log.nextNumber();
+    const record = packRecord(Kind.table, number, context.log.store, encodeLevelTable(manifest.uid, manifest.tableLevel, table));
+    manifest.tableRecord = number;
+    manifest.tableBytes = record.length + KEY_BYTES;
+    operations.push({ type: 'put', key: recordKey(number, Kind.table), value: record });
+    for (const region of table.regions.values()) region.clearPending(manifest.tableLevel);
+  } else if (full) {
+    for (const region of table.regions.values()) region.clearPending(LEVELS);
+  }
+  table.noteBoundary(manifest.uid, depth, depth);
+  const number = context.log.nextNumber();
+  const record = packRecord(Kind.manifest, number, context.log.store, encodeManifest(manifest));
+  operations.push({ type: 'put', key: recordKey(number, Kind.manifest), value: record });
+  // With the manifest or not at all: behind its low-water mark nobody would look for them. LevelDB applies a batch in its order, so those that this
+  // very batch puts go, too.
+  for (const superseded of gone) operations.push(deletion(superseded, Kind.extent));
+  return { header: headerOf(manifest, number, record.length, 0), operations, table };
+}
+
+/** Enters what was captured into the page tables. Regions that were not captured are no longer there. */
+function applyRegions(
+  captured: Captured,
+  pending: Pending,
+  tables: PageTable,
+): { regions: RegionChange[]; stateChange: bigint; superseded: number[] } {
+  let stateChange = 0n;
+  const names = new Set(captured.regions.map(({ name }) => name));
+  for (const [name, table] of tables.regions) {
+    if (names.has(name)) continue;
+    stateChange -= regionState(table, fullPages(table));
+    tables.regions.delete(name);
+  }
+  const superseded: number[] = [];
+  const regions: RegionChange[] = [];
+  for (const region of captured.regions) {
+    const old = tables.regions.get(region.name);
+    if (old !== undefined && region.fresh) stateChange -= regionState(old, fullPages(old));
+    const table = old === undefined || region.fresh ? newTable(region, tables) : old;
+    const applied = applyRegion(region, pending, table);
+    stateChange += applied.stateChange;
+    superseded.push(...applied.superseded);
+    regions.push(applied.change);
+  }
+  return { regions, stateChange, superseded };
+}
+
+function newTable({ name, byteLength, length }: CapturedRegion, tables: PageTable): RegionTable {
+  const table = new RegionTable(tables.nextRegion++, name, byteLength, length, byteLength / PAGE_SIZE);
+  tables.regions.set(name, table);
+  return table;
+}
+
+function applyRegion(
+  captured: CapturedRegion,
+  pending: Pending,
+  table: RegionTable,
+): { change: RegionChange; stateChange: bigint; superseded: number[] } {
+  table.grow(captured.byteLength / PAGE_SIZE);
+  table.byteLength = captured.byteLength;
+  table.length = captured.length;
+  const newest = newestVersions(pending.slicesOf(captured), pending.extentsOf(captured.slot), table.pageCount);
+  // Zero pages count as a change only where something else was stored; a page that was zero already was written with what it held.
+  const zeros = newest.zeros.filter((page) => table.kind(page) === Version.full);
+  let before = regionState(table, zeros);
+  let after = 0n;
+  for (const extent of newest.extents) {
+    const { record, pages, crcs } = extent;
+    before += regionState(
+      table,
+      pages.filter((page) => table.kind(page) === Version.full),
+    );
+    after += stateOf(table.number, pages, crcs);
+    for (let k = 0; k < pages.length; k++) table.setFull(pages[k]!, record, slotOf(extent, k), crcs[k]!, ALL_LEVELS);
+  }
+  for (const page of zeros) table.setZero(page, ALL_LEVELS);
+  const change: RegionChange = {
+    number: table.number,
+    name: captured.name,
+    byteLength: captured.byteLength,
+    length: captured.length,
+    zeros: toRuns(zeros),
+    extents: newest.extents,
+    unchangedPages: newest.zeros.length - zeros.length,
+  };
+  return { change, stateChange: after - before, superseded: newest.superseded };
+}
+
+function storeAttachment(captured: CapturedAttachment, pending: Pending, before: readonly StoredAttachment[]): StoredAttachment {
+  const { name, byteLength, sha256, segments } = captured;
+  if (segments === null) {
+    const same = before.find((one) => one.name === name && one.sha256 === sha256);
+    if (same === undefined) throw new Error(`attachment ${name} is said to be unchanged, and was not there`);
+    return same;
+  }
+  let first = 0;
+  const extents = pending.extentsOf(captured.slot).map(({ record, crcs }) => {
+    const pages = Uint32Array.from(crcs, (_, k) => first + k);
+    first += crcs.length;
+    return { record, count: crcs.length, pages, crcs };
+  });
+  return { name, byteLength, sha256, extents };
+}

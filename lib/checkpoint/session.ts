@@ -1,0 +1,145 @@
+import type { Header } from '../chain/header.js';
+import type { PageTable } from '../chain/page-table.js';
+import type { Captured, CapturedRegion, Encoded, Slice, Ticket } from '../engine/protocol.js';
+import type { Staging } from '../engine/staging.js';
+import type { PlainError } from '../errors.js';
+
+/** An extent of a checkpoint in flight. */
+export interface PendingExtent {
+  /** Of the region or attachment it belongs to. */
+  slot: number;
+  ordinal: number;
+  record: number;
+  crcs: Uint32Array;
+  /** Bytes it takes in the log, key included. */
+  storedBytes: number;
+  /** It is in a batch that was handed to LevelDB. */
+  written: boolean;
+}
+
+/** A segment that waits for a place in a batch. */
+export interface QueuedExtent {
+  extent: PendingExtent;
+  encoded: Encoded;
+  pending: Pending;
+  /** The staging that holds it (it may have been replaced since). */
+  staging: Staging;
+}
+
+/** A checkpoint in flight, on the storage thread. */
+export class Pending {
+  readonly ticket: Ticket;
+  readonly extents: PendingExtent[] = [];
+  captured: Captured | undefined;
+  /** What was taken ahead of the capture, by the slot of the region. */
+  readonly #ahead = new Map<number, Slice[]>();
+  /** Extents that what was taken ahead has. */
+  #aheadExtents = 0;
+  /** When its last extent arrived. */
+  encodedAt = 0;
+  /** Lowest record number it has used, Infinity before the first. */
+  firstRecord = Number.POSITIVE_INFINITY;
+  /** Its manifest is in the batch that is being written. */
+  committing = false;
+  /** Who waits until what was taken ahead is written, or is of no use any more. */
+  #waiting: (() => void)[] = [];
+
+  constructor(ticket: Ticket) {
+    this.ticket = ticket;
+  }
+
+  get expectedExtents(): number {
+    if (this.captured === undefined) return Number.POSITIVE_INFINITY;
+    const { regions, attachments } = this.captured;
+    return [...regions, ...attachments].reduce((sum, { segments }) => sum + (segments?.length ?? 0), this.#aheadExtents);
+  }
+
+  takeAhead(slot: number, slice: Slice): void {
+    const slices = this.#ahead.get(slot);
+    if (slices === undefined) this.#ahead.set(slot, [slice]);
+    else slices.push(slice);
+    this.#aheadExtents += slice.segments.length;
+  }
+
+  /** Resolves when everything that was taken ahead is written, or the checkpoint is not in flight any more. */
+  written(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push(resolve);
+      this.noteWritten();
+    });
+  }
+
+  /** All that was taken ahead has arrived, and somebody waits until it is written. */
+  get awaited(): boolean {
+    return this.#waiting.length > 0 && this.extents.length >= this.#aheadExtents;
+  }
+
+  /** Extents of it were written. */
+  noteWritten(): void {
+    if (this.awaited && this.extents.every(({ written }) => written)) this.end();
+  }
+
+  /** It is not in flight any more. */
+  end(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
+  /** All that was taken of a region, oldest first. */
+  slicesOf(captured: CapturedRegion): Slice[] {
+    return [...(this.#ahead.get(captured.slot) ?? []), captured];
+  }
+
+  /** All extents have arrived. */
+  get complete(): boolean {
+    return this.extents.length >= this.expectedExtents;
+  }
+
+  /** The extents of a region or attachment in the order in which they were filled. */
+  extentsOf(slot: number): PendingExtent[] {
+    return this.extents.filter((extent) => extent.slot === slot).sort((a, b) => a.ordinal - b.ordinal);
+  }
+}
+
+/** A checkpointer as the storage thread sees it: a branch, the state its memory descends from, what is in flight. */
+export class Session {
+  readonly id: number;
+  readonly branch: string;
+  generation = 0;
+  /** The newest committed state that the memory descends from; undefined: none in this store. */
+  base: Header | undefined;
+  /** Page tables as of `base`; undefined while they have to be loaded (after a failure). */
+  table: PageTable | undefined;
+  /** The checkpoint that is being restored, from the plan until it is adopted: its page tables are loaded once. */
+  restoring: { header: Header; table: PageTable } | undefined;
+  /** The restore that is under way was aborted. */
+  restoreAborted = false;
+  /** What the branch's head must be when the next checkpoint commits. */
+  expectedHead: number | undefined;
+  pendings: Pending[] = [];
+  /** Captures that failed half-way; their extents may still arrive. */
+  readonly dropped = new Set<number>();
+  /** A failure of the checkpoint `from` and all behind it, which the caller is told of once those before it are settled. */
+  failure: { from: number; error: PlainError } | undefined;
+
+  constructor(id: number, branch: string) {
+    this.id = id;
+    this.branch = branch;
+  }
+
+  /** Nothing of this checkpoint is wanted any more. */
+  gone({ generation, sequence }: Ticket): boolean {
+    return (
+      generation !== this.generation || this.dropped.has(sequence) || sequence >= (this.failure?.from ?? Number.POSITIVE_INFINITY)
+    );
+  }
+
+  pending(ticket: Ticket): Pending {
+    let pending = this.pendings.find((candidate) => candidate.ticket.sequence === ticket.sequence);
+    if (pending === undefined) {
+      pending = new Pending({ session: ticket.session, generation: ticket.generation, sequence: ticket.sequence });
+      this.pendings.push(pending);
+      this.pendings.sort((a, b) => a.ticket.sequence - b.ticket.sequence);
+    }
+    return pending;
+  }
+}

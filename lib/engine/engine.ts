@@ -1,0 +1,372 @@
+import { availableParallelism } from 'node:os';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { upkeep, warn } from '../diagnostics.js';
+import { fromPlain, TidemarkError } from '../errors.js';
+import { SEGMENT_STRIDE } from '../kernel/addon.js';
+import { memoryShare } from '../memory-limit.js';
+import { isNumber, isOptions, option } from '../options.js';
+import type { CodecData } from './codec-thread.js';
+import type { Calls, EncodeJob, StorageEvent, ToStorage } from './protocol.js';
+import { Staging } from './staging.js';
+
+export interface EngineOptions {
+  /** Codec threads. Default: one for each core the process may use, at most 4. */
+  workers?: number;
+  /** Memory for checkpoints in flight, in bytes. Default: an eighth of the memory the process may use, 16 MiB to 256 MiB. */
+  maxStagingBytes?: number;
+  /** A capture that waits for staging fails when nothing was released for so many milliseconds. Default: 60,000. */
+  stallMs?: number;
+}
+
+/** How an engine is doing. */
+export interface EngineStats {
+  /** Codec threads that are running; they start with the first checkpointer. */
+  workers: number;
+  /** Staging, in bytes: what it may take, and what is free. */
+  stagingBytes: number;
+  stagingFreeBytes: number;
+  /** Open checkpointers. */
+  checkpointers: number;
+  /** Requests that the storage thread has not answered. */
+  pendingCalls: number;
+}
+
+/** What the storage thread has to say about one checkpointer. */
+export interface SessionListener {
+  committed(event: Extract<StorageEvent, { type: 'committed' }>): void;
+  failed(event: Extract<StorageEvent, { type: 'failed' }>): void;
+  restored(donePages: number, totalPages: number): void;
+  /** The storage thread has ended: nothing will be answered any more. */
+  lost(error: TidemarkError): void;
+}
+
+interface Waiting {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+/**
+ * The threads and the memory that checkpoints are made with: codec threads, staging, and the storage thread, which owns the databases.
+ * Shared by every store and checkpointer that is opened with it; an idle one costs nothing. Belongs to the thread that made it.
+ */
+export class Engine {
+  static #shared: Engine | undefined;
+  /** @internal Codec threads, and threads that copy during a capture. */
+  readonly workers: number;
+  readonly #segments: number;
+  readonly #stallMs: number;
+  #storage: Worker | undefined;
+  #codecs: Worker[] = [];
+  /** The codec threads get segments in turn. */
+  #turn = 0;
+  #staging: Staging | undefined;
+  #starting: Promise<void> | undefined;
+  #closed = false;
+  /** Storage threads started so far. */
+  #incarnation = 0;
+  #nextCall = 1;
+  /** Operations that keep the process alive. */
+  #busy = 0;
+  readonly #calls = new Map<number, Waiting>();
+  readonly #sessions = new Map<number, SessionListener>();
+  #attached: ((ring: number) => void) | undefined;
+
+  constructor(options: EngineOptions = {}) {
+    isOptions('Engine', options, ['workers', 'maxStagingBytes', 'stallMs']);
+    this.workers = option(options.workers, (value) => isNumber('workers', value, 1, 64)) ?? Math.min(4, availableParallelism());
+    const bytes =
+      option(options.maxStagingBytes, (value) => isNumber('maxStagingBytes', value, 4 << 20, 64 * 2 ** 30)) ??
+      memoryShare(8, 16 << 20, 256 << 20);
+    this.#stallMs = option(options.stallMs, (value) => isNumber('stallMs', value, 1, 2 ** 31)) ?? 60_000;
+    this.#segments = Math.max(3, Math.floor(bytes / SEGMENT_STRIDE));
+  }
+
+  /** The engine that is used when none is named. */
+  static get shared(): Engine {
+    if (Engine.#shared === undefined || Engine.#shared.#closed) Engine.#shared = new Engine();
+    return Engine.#shared;
+  }
+
+  /** How it is doing now. */
+  stats(): EngineStats {
+    return {
+      workers: this.#codecs.length,
+      stagingBytes: this.#segments * SEGMENT_STRIDE,
+      stagingFreeBytes: (this.#staging?.free() ?? this.#segments) * SEGMENT_STRIDE,
+      checkpointers: this.#sessions.size,
+      pendingCalls: this.#calls.size,
+    };
+  }
+
+  /** Ends its threads. What is open on it fails from then on; close stores and checkpointers first. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#starting?.catch(() => {});
+    const storage = this.#storage;
+    this.#stopCodecs();
+    await storage?.terminate();
+  }
+
+  // --- storage thread -----------------------------------------------------------------------------------
+
+  /** @internal Asks the storage thread; starts it when it is not running. */
+  async call<K extends keyof Calls>(method: K, ...args: Parameters<Calls[K]>): Promise<ReturnType<Calls[K]>> {
+    const storage = this.#startStorage();
+    const call = this.#nextCall++;
+    this.hold();
+    try {
+      return (await new Promise((resolve, reject) => {
+        this.#calls.set(call, { resolve, reject });
+        storage.postMessage({ type: 'call', call, method, args } as ToStorage);
+      })) as ReturnType<Calls[K]>;
+    } finally {
+      this.letGo();
+    }
+  }
+
+  /** @internal A message without an answer; dropped when the storage thread has ended. */
+  tell(message: ToStorage): void {
+    this.#storage?.postMessage(message);
+  }
+
+  /** @internal */
+  listen(session: number, listener: SessionListener): void {
+    this.#sessions.set(session, listener);
+  }
+
+  /** @internal */
+  forget(session: number): void {
+    this.#sessions.delete(session);
+  }
+
+  /** @internal Work in flight keeps the process alive, an open checkpointer does not. */
+  hold(): void {
+    if (this.#busy++ === 0) this.#storage?.ref();
+  }
+
+  /** @internal */
+  letGo(): void {
+    if (--this.#busy === 0) this.#storage?.unref();
+  }
+
+  #startStorage(): Worker {
+    if (this.#closed) throw new TidemarkError('TIDEMARK_CLOSED', 'the engine is closed');
+    if (this.#storage !== undefined) return this.#storage;
+    const storage = startThread('./storage-thread.js', { firstId: this.#incarnation++ * 2 ** 32 + 1 });
+    this.#storage = storage;
+    if (this.#busy > 0) storage.ref();
+    storage.on('message', (event: StorageEvent) => this.#onEvent(event));
+    let cause: unknown;
+    storage.on('error', (error) => {
+      cause = error;
+    });
+    storage.on('exit', () => this.#storageEnded(storage, cause));
+    return storage;
+  }
+
+  #onEvent(event: StorageEvent): void {
+    switch (event.type) {
+      case 'reply': {
+        const waiting = this.#calls.get(event.call);
+        this.#calls.delete(event.call);
+        if (event.error === undefined) waiting?.resolve(event.value);
+        else waiting?.reject(fromPlain(event.error));
+        break;
+      }
+      case 'committed':
+        this.#sessions.get(event.session)?.committed(event);
+        break;
+      case 'failed':
+        this.#sessions.get(event.session)?.failed(event);
+        break;
+      case 'restored':
+        this.#sessions.get(event.session)?.restored(event.donePages, event.totalPages);
+        break;
+      case 'upkeep':
+        upkeep(event);
+        break;
+      case 'attached':
+        this.#attached?.(event.ring);
+        break;
+    }
+  }
+
+  #storageEnded(storage: Worker, cause: unknown): void {
+    if (this.#storage !== storage) return;
+    this.#storage = undefined;
+    this.#stopCodecs();
+    const error = this.#closed
+      ? new TidemarkError('TIDEMARK_CLOSED', 'the engine was closed')
+      : new TidemarkError('TIDEMARK_WRITE_FAILED', 'the storage thread of the engine has ended', {
+          ...(cause === undefined ? {} : { cause }),
+          hint: 'nothing in memory is lost, and what was acknowledged is in the store: close the checkpointer and the store and open them again',
+          retryable: false,
+        });
+    if (!this.#closed) warn({ name: 'storage-thread-ended', message: error.message, cause });
+    const waiting = [...this.#calls.values()];
+    const listeners = [...this.#sessions.values()];
+    this.#calls.clear();
+    this.#sessions.clear();
+    for (const { reject } of waiting) reject(error);
+    for (const listener of listeners) listener.lost(error);
+  }
+
+  // --- codec threads and staging ------------------------------------------------------------------------
+
+  /** @internal Resolves when codec threads and staging are there. */
+  async ready(): Promise<void> {
+    while (this.#staging === undefined) {
+      this.#starting ??= this.#startCodecs().finally(() => {
+        this.#starting = undefined;
+      });
+      await this.#starting;
+    }
+  }
+
+  /** @internal @throws `TIDEMARK_STALLED` while the codec threads are being replaced */
+  get staging(): Staging {
+    if (this.#staging === undefined) {
+      if (this.#closed) throw new TidemarkError('TIDEMARK_CLOSED', 'the engine is closed');
+      // They may have failed to start: whoever tries again finds them started again.
+      this.ready().catch(() => {});
+      throw new TidemarkError('TIDEMARK_STALLED', 'the codec threads of the engine have ended and are being replaced', {
+        hint: 'try again',
+      });
+    }
+    return this.#staging;
+  }
+
+  /** @internal At least one free segment; where there is none it tells the storage thread, then waits. @throws `TIDEMARK_STALLED` */
+  acquire(want: number): Int32Array {
+    const { staging } = this;
+    const free = this.#tryAcquire(staging, want);
+    if (free !== undefined) return free;
+    // The storage thread may hold the last segments, waiting for more to write with them: it must be told before this thread waits.
+    this.tell({ type: 'starved' });
+    try {
+      return staging.acquire(want, this.#stallMs);
+    } catch (error) {
+      throw stalled(error, this.#stallMs);
+    }
+  }
+
+  /** @internal Free segments, if there are any. @throws `TIDEMARK_STALLED` when there are no codec threads */
+  tryAcquire(want: number): Int32Array | undefined {
+    return this.#tryAcquire(this.staging, want);
+  }
+
+  #tryAcquire(staging: Staging, want: number): Int32Array | undefined {
+    try {
+      return staging.tryAcquire(want);
+    } catch (error) {
+      throw stalled(error, this.#stallMs);
+    }
+  }
+
+  /** @internal For who waits for staging without blocking, since `started`. @throws `TIDEMARK_STALLED` */
+  checkStall(started: number): void {
+    if (performance.now() - started > this.#stallMs) throw stalled({ code: 'ERR_STALLED' }, this.#stallMs);
+  }
+
+  /** @internal */
+  encode(job: EncodeJob): void {
+    const codecs = this.#codecs;
+    codecs[this.#turn++ % codecs.length]!.postMessage(job);
+  }
+
+  async #startCodecs(): Promise<void> {
+    const storage = this.#startStorage();
+    const staging = Staging.create(this.#segments);
+    const ports: MessagePort[] = [];
+    const codecs: Worker[] = [];
+    let fail = (_what: string): void => {};
+    const storageEnded = () => fail('the storage thread');
+    const failed = new Promise<never>((_, reject) => {
+      fail = (what: string) => reject(new TidemarkError('TIDEMARK_STALLED', `${what} ended while the engine was starting`));
+      storage.once('exit', storageEnded);
+      for (let k = 0; k < this.workers; k++) {
+        const { port1, port2 } = new MessageChannel();
+        const data: CodecData = { staging: staging.handle, storage: port2 };
+        const codec = startThread('./codec-thread.js', data, [port2]);
+        codec.once('error', reject);
+        codec.once('exit', () => {
+          fail('a codec thread');
+          this.#codecEnded(staging);
+        });
+        codecs.push(codec);
+        ports.push(port1);
+      }
+    });
+    this.hold();
+    try {
+      // A thread that has not joined the ring yet would not be missed by who waits for staging.
+      await Promise.race([failed, Promise.all(codecs.map(online))]);
+      const attached = new Promise<void>((resolve) => {
+        this.#attached = (ring) => ring === staging.handle.ring && resolve();
+      });
+      const { ring, memory } = staging.handle;
+      storage.postMessage({ type: 'codecs', ring, staging: memory, ports } satisfies ToStorage, ports);
+      await Promise.race([failed, attached]);
+    } catch (error) {
+      for (const codec of codecs) void codec.terminate();
+      staging.close();
+      throw error;
+    } finally {
+      this.letGo();
+      // Who ends later is told to #codecEnded; nobody waits here any more.
+      failed.catch(() => {});
+      storage.off('exit', storageEnded);
+    }
+    this.#codecs = codecs;
+    this.#staging = staging;
+  }
+
+  /** A codec thread has ended: what it had in hand is lost, so the storage thread fails what was in flight, and all of them are replaced. */
+  #codecEnded(staging: Staging): void {
+    if (this.#staging !== staging) return;
+    warn({
+      name: 'codec-thread-ended',
+      message: 'a codec thread has ended: what was in flight fails, and the threads are replaced',
+    });
+    this.#stopCodecs();
+    this.tell({ type: 'codecs-ended' });
+    if (!this.#closed && this.#sessions.size > 0) this.ready().catch(() => {});
+  }
+
+  #stopCodecs(): void {
+    const codecs = this.#codecs;
+    this.#staging?.close();
+    this.#staging = undefined;
+    this.#codecs = [];
+    for (const codec of codecs) void codec.terminate();
+  }
+}
+
+function startThread(file: string, workerData?: unknown, transferList?: import('node:worker_threads').Transferable[]): Worker {
+  const worker = new Worker(new URL(file, import.meta.url), {
+    workerData,
+    ...(transferList === undefined ? {} : { transferList }),
+    name: `tidemark ${file.replace(/^\.\/|\.js$/g, '')}`,
+    // Flags of the program (--inspect-brk, --require of a test runner) are not for these threads.
+    execArgv: [],
+  });
+  worker.unref();
+  return worker;
+}
+
+/** Resolves when the thread has said that it is ready to work. */
+function online(worker: Worker): Promise<void> {
+  return new Promise((resolve) => worker.once('message', () => resolve()));
+}
+
+function stalled(error: unknown, stallMs: number): TidemarkError {
+  const { code } = error as { code?: string };
+  const message =
+    code === 'ERR_STALLED'
+      ? `staging is full and nothing was written for ${stallMs} ms`
+      : 'a thread of the engine ended while a capture waited for staging';
+  return new TidemarkError('TIDEMARK_STALLED', message, {
+    cause: error,
+    hint: 'nothing in memory is lost; is the disk hanging, or is libuv’s thread pool (UV_THREADPOOL_SIZE) full of calls that wait for this thread?',
+  });
+}

@@ -1,0 +1,16 @@
+export type { Checkpoint, CheckpointAttachment, CheckpointRegion, CheckpointTimings } from './chain/header.js';
+export type { Json } from './chain/manifest.js';
+export type { Snapshot } from './chain/snapshot.js';
+export { CheckpointStore, type ListOptions, type StoreOptions } from './chain/store.js';
+export type { Target } from './chain/target.js';
+export { Checkpointer } from './checkpoint/checkpointer.js';
+export type { CheckpointerOptions, CheckpointOptions, PrecopyOptions, RestoreOptions } from './checkpoint/options.js';
+export type { CheckpointerStats } from './checkpoint/tally.js';
+export type { Warning } from './diagnostics.js';
+export { Engine, type EngineOptions, type EngineStats } from './engine/engine.js';
+export type { VerifyProblem, VerifyReport } from './engine/protocol.js';
+export { TidemarkError, type TidemarkErrorCode, type TidemarkErrorOptions } from './errors.js';
+export { type Capabilities, capabilities } from './kernel/capabilities.js';
+export { type AllocateOptions, Region } from './region/region.js';
+export type { RegionRange, RegionSource, WasmMemory } from './region/source.js';
+export type { Progress, Restoration, RestoreStats } from './restore/restore.js';

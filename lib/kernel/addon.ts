@@ -1,0 +1,166 @@
+import { createRequire } from 'node:module';
+import { TidemarkError } from '../errors.js';
+
+/**
+ * The typed door to the native addon: every verb it has, and nothing else.
+ *
+ * Conventions that hold for all of them:
+ * - Pages are the store's pages of 4 KiB, numbered from the start of the region. Sets of pages are
+ *   `Uint32Array`s of runs, `[firstPage, pageCount, ...]`, ascending and not touching.
+ * - Regions, rings and locks are ids in process-wide native registries; an id that is unknown or closed
+ *   throws an `Error` with code `ERR_CLOSED`. No address crosses this boundary.
+ * - `view` is the memory of the region as JavaScript sees it now. Native code compares its address with the
+ *   registered one and throws `ERR_MOVED` when they differ (the buffer was detached, transferred or shrunk),
+ *   so a stale address is never dereferenced.
+ * - A failed system call throws an `Error` with `code` (`'EPERM'`), `errno` and `syscall`
+ *   (`'ioctl(PAGEMAP_SCAN)'`). Arguments of a wrong type throw a `TypeError`.
+ */
+export interface Addon {
+  // --- capabilities -------------------------------------------------------------------------------------
+  /** Probes by behaviour with throw-away descriptors and mappings; never throws. */
+  probe(): RawCapabilities;
+
+  // --- memory -------------------------------------------------------------------------------------------
+  /** A private anonymous mapping as an ArrayBuffer; unmapped when it is collected. `hugePages`: 2 MiB aligned, MADV_HUGEPAGE, populated. */
+  allocate(byteLength: number, hugePages: boolean): ArrayBuffer;
+
+  // --- region: tracking ---------------------------------------------------------------------------------
+  /** Registers `view` for write-protection with a userfaultfd of its own and arms all of it. EBUSY: tracked already. ERR_UNALIGNED. */
+  regionOpen(view: Uint8Array): number;
+  /** The memory grew in place to `view`: registers and arms what is new. */
+  regionExtend(id: number, view: Uint8Array): void;
+  /** Starts over after EPERM from a scan: unregisters, registers and arms everything. All pages count as dirty afterwards. */
+  regionReset(id: number, view: Uint8Array): void;
+  /** Ends tracking; waits for operations of other threads on it. Idempotent. Closed by itself when the environment that opened it ends. */
+  regionClose(id: number): void;
+  /** The pages written since they were armed; `rearm` arms them again in the same step. Any error means that the dirty set is unknown. */
+  regionScan(id: number, view: Uint8Array, rearm: boolean): Uint32Array;
+  /** The pages from `fromPage` on that have content of their own (present or swapped); the others are zero. */
+  regionPopulated(id: number, view: Uint8Array, fromPage: number): Uint32Array;
+  /** Takes the protection off, so that every later scan reports these pages: gives dirty bits back. */
+  regionGiveBack(id: number, view: Uint8Array, runs: Uint32Array): void;
+
+  // --- region: content ----------------------------------------------------------------------------------
+  /**
+   * Copies dirty pages into staging, several threads at once, one segment of up to `SEGMENT_PAGES` dirty pages each.
+   * Dirty pages are numbered in the order of `runs`; the copy starts with number `skip` and goes on until all
+   * `segments` are used. Segment `segments[k]` starts at `segments[k] * SEGMENT_STRIDE` in `staging`; its pages are
+   * packed from `SEGMENT_HEADROOM` on. Pages that are all zero are not copied. For the k-th segment,
+   * `counts[2k]` is the number of pages copied, `counts[2k+1]` the number of zero pages, `pages[k * SEGMENT_PAGES ...]`
+   * holds the numbers of the copied pages from the front, ascending, followed by the zero ones, ascending.
+   * Returns how many dirty pages were consumed.
+   */
+  copyPages(
+    id: number,
+    view: Uint8Array,
+    runs: Uint32Array,
+    skip: number,
+    staging: Uint8Array,
+    segments: Int32Array,
+    pages: Uint32Array,
+    counts: Uint32Array,
+    threads: number,
+  ): number;
+  /**
+   * Puts `pages` (ascending) into the region, page k from `source[k * 4096]`: UFFDIO_COPY with MODE_WP (present, clean, armed
+   * in one step); a page that is present already is written through the kernel, armed at once, and given back if somebody else wrote to it in between. From any thread.
+   */
+  regionFill(id: number, source: Uint8Array, pages: Uint32Array): void;
+  /** Makes these pages zero, clean and armed. From any thread. */
+  regionZero(id: number, runs: Uint32Array): void;
+
+  // --- staging ring -------------------------------------------------------------------------------------
+  /** Bookkeeping for `segments` staging segments (the memory itself is a SharedArrayBuffer that TypeScript makes). */
+  ringCreate(segments: number): number;
+  /** This environment serves the ring: when it ends, for whatever reason, waiters get ERR_DEAD at once. */
+  ringJoin(id: number): void;
+  /**
+   * Up to `want` free segments, lowest first (they are warm), at least one; waits natively while there is none. Throws ERR_DEAD
+   * when a thread that joined has ended, ERR_STALLED when nothing was released for `stallMs`.
+   */
+  ringAcquire(id: number, want: number, stallMs: number): Int32Array;
+  ringRelease(id: number, segments: Int32Array): void;
+  /** How many segments are free. */
+  ringFree(id: number): number;
+  /** True while somebody waits in `ringAcquire`. */
+  ringStarved(id: number): boolean;
+  ringClose(id: number): void;
+
+  // --- checksums ----------------------------------------------------------------------------------------
+  /** CRC32C (Castagnoli, reflected, initial and final xor 0xffffffff); `crc` continues an earlier one. */
+  crc32c(bytes: Uint8Array, crc?: number): number;
+  /** The CRC32C of each 4 KiB page of `bytes` into `out`. */
+  crc32cPages(bytes: Uint8Array, out: Uint32Array): void;
+  /** Sum modulo 2^64 of mix64(region, page, crc) over the pages given; docs/format.md defines it. */
+  stateSum(region: number, pages: Uint32Array, crcs: Uint32Array): bigint;
+
+  // --- libraries ------------------------------------------------------------------------------------------
+  /** Keeps loaded libraries whose path contains `part` in the process for good (dlopen(3), RTLD_NODELETE); how many. */
+  keepLoaded(part: string): number;
+
+  // --- the store's own lock -----------------------------------------------------------------------------
+  /** flock(2) on `folder`/lock plus the process-wide registry by device and inode. Throws ERR_LOCKED_HERE or ERR_LOCKED_ELSEWHERE. Given up when the environment ends. */
+  storeLock(folder: string): number;
+  storeUnlock(id: number): void;
+  /** fdatasync(2) on every `*.log` file in `folder`, then fsync of the folder; the number of files. A file that vanishes meanwhile is in a synced table. Blocks. */
+  syncLogs(folder: string): number;
+}
+
+/** What `probe()` found; `lib/kernel/capabilities.ts` turns it into the public, frozen object. */
+export interface RawCapabilities {
+  kernel: string;
+  hostPageSize: number;
+  /** How a descriptor could be had: '' when not at all. */
+  descriptor: '' | 'device' | 'syscall' | 'syscall-user-mode';
+  /** Why not, per way: errno names, '' when it worked or was not tried. */
+  deviceError: string;
+  syscallError: string;
+  userModeError: string;
+  /** All feature bits the kernel offers, as UFFD_FEATURE_* bits. */
+  features: bigint;
+  /** Faults raised inside the kernel can be served (needed for lazy restore later, not for tracking). */
+  kernelFaults: boolean;
+  pagemapScan: boolean;
+  /** Registered, armed, written, scanned: exactly the written page was reported, and none after re-arming. */
+  tracksWrites: boolean;
+  /** A page dropped with MADV_DONTNEED is reported as written. */
+  reportsDropped: boolean;
+  /** A whole dropped 2 MiB huge page is reported; false where the kernel has that bug. null: no huge page could be had. */
+  reportsDroppedHuge: boolean | null;
+  /** UFFDIO_COPY with MODE_WP on a range registered for write-protection only leaves the page clean. */
+  fillsArmed: boolean;
+  /** UFFDIO_WRITEPROTECT mode 0 makes pages and holes reported again. */
+  givesBack: boolean;
+}
+
+/** Pages in one staging segment, hence at most in one extent. */
+export const SEGMENT_PAGES = 256;
+/** Free bytes before the pages of a segment: the extent's header and directory are written there. */
+export const SEGMENT_HEADROOM = 4096;
+export const SEGMENT_STRIDE = SEGMENT_HEADROOM + SEGMENT_PAGES * 4096;
+/** The store's page, whatever the host's. */
+export const PAGE_SIZE = 4096;
+
+let loaded: Addon | undefined;
+
+/**
+ * Loads the addon the first time it is needed, so that importing tidemark works on any system.
+ * @throws {TidemarkError} `TIDEMARK_KERNEL_UNSUPPORTED` when it was not built for this system.
+ */
+export function addon(): Addon {
+  if (loaded === undefined) {
+    try {
+      loaded = createRequire(import.meta.url)('../../../native/build/Release/tidemark.node') as Addon;
+    } catch (cause) {
+      throw new TidemarkError(
+        'TIDEMARK_KERNEL_UNSUPPORTED',
+        `tidemark's native addon could not be loaded on ${process.platform}-${process.arch}`,
+        {
+          cause,
+          hint: 'tidemark runs on Linux; there, `npm rebuild tidemark` compiles the addon (it needs a C++ compiler, make and python3; npm 11.16+ also needs "allowScripts": {"tidemark": true, "zstd-napi": true, "classic-level": true} in your package.json)',
+        },
+      );
+    }
+  }
+  return loaded;
+}

@@ -1,0 +1,186 @@
+import type { Checkpoint } from '../chain/header.js';
+import { union } from '../chain/runs.js';
+import type { Engine } from '../engine/engine.js';
+import type { PlainTarget, RestoreRequest } from '../engine/protocol.js';
+import { TidemarkError } from '../errors.js';
+import { PAGE_SIZE } from '../kernel/addon.js';
+import { isString } from '../options.js';
+import type { Region } from '../region/region.js';
+
+export interface Progress {
+  /** Pages read and checked, or filled; the count starts again for each of the two passes. */
+  donePages: number;
+  totalPages: number;
+}
+
+export interface RestoreStats {
+  /** Pages put into the regions. */
+  filledPages: number;
+  /** Pages made zero. */
+  zeroedPages: number;
+  /** The memory descended from the chain: only what differed was changed. */
+  inPlace: boolean;
+  ms: number;
+}
+
+/** A restore that has succeeded. */
+export interface Restoration {
+  readonly checkpoint: Checkpoint;
+  /** Resolves when everything is in memory: for an eager restore it has resolved. */
+  readonly done: Promise<void>;
+  /** The bytes of an attachment of the checkpoint. @throws {TidemarkError} (rejects) `TIDEMARK_NOT_FOUND`, `TIDEMARK_DAMAGED`, `TIDEMARK_CHAIN_BROKEN`, `TIDEMARK_CLOSED` */
+  attachment(name: string): Promise<Uint8Array>;
+  stats(): RestoreStats;
+}
+
+/** A region to be restored. */
+export interface RestoreInput {
+  region: Region;
+  /** It descends from the checkpointer's base: only what differs is changed. */
+  known: boolean;
+}
+
+interface RestoreJob {
+  engine: Engine;
+  store: number;
+  session: number;
+  /** Null: the head of the branch. */
+  target: PlainTarget | null;
+  regions: Map<string, RestoreInput>;
+  /** Only these regions were asked for: what else the checkpoint or the checkpointer has is left alone. */
+  partial: boolean;
+  /** Uid of the checkpoint that the memory descends from. */
+  base: string | null;
+  fingerprint: string | undefined;
+  signal: AbortSignal | undefined;
+  /** The first page is about to be changed. */
+  onTouched(): void;
+}
+
+/** The caller's part of an eager restore: what is asked for fits, what differs, and what the regions are afterwards. */
+export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
+  const started = performance.now();
+  const { engine, session, signal } = job;
+  signal?.throwIfAborted();
+  const { checkpoint, regions: found } = await engine.call('planRestore', session, job.target);
+  if (job.fingerprint !== undefined && checkpoint.fingerprint !== job.fingerprint) {
+    throw new TidemarkError(
+      'TIDEMARK_FINGERPRINT',
+      `checkpoint ${checkpoint.id} was made by a program with fingerprint ${checkpoint.fingerprint ?? '(none)'}, not ${job.fingerprint}`,
+      {
+        hint: 'restore it with the program that made it, or open the checkpointer without a fingerprint',
+      },
+    );
+  }
+  const stored = job.partial ? found.filter(({ name }) => job.regions.has(name)) : found;
+  checkSizes(job.regions, stored, checkpoint);
+  const regions = [...job.regions.values()].map(({ region }) => region);
+  const inPlace = [...job.regions.values()].every(({ known }) => known);
+  const request: RestoreRequest = {
+    uid: checkpoint.uid,
+    base: job.base,
+    phase: 'check',
+    regions: stored.map(({ name, byteLength }) => describe(name, job.regions.get(name)!, byteLength)),
+  };
+  const fresh = [...job.regions.values()].every(({ region, known }) => !known && region.populated().length === 0);
+  const stop = (): void => engine.tell({ type: 'abort-restore', session });
+  signal?.addEventListener('abort', stop);
+  let counts: { filledPages: number; zeroedPages: number };
+  try {
+    if (!fresh) await engine.call('restore', session, request);
+    // From here on it cannot be aborted any more, unless there was nothing in the memory: then what was filled is taken out again.
+    signal?.throwIfAborted();
+    if (!fresh) signal?.removeEventListener('abort', stop);
+    growAll(job.regions, stored);
+    job.onTouched();
+    counts = await fill(job, request, fresh);
+  } finally {
+    signal?.removeEventListener('abort', stop);
+  }
+  for (const region of regions) region.settle();
+  const ms = performance.now() - started;
+  return {
+    checkpoint,
+    done: Promise.resolve(),
+    attachment: async (name) => engine.call('readAttachment', job.store, checkpoint.uid, isString('name', name)),
+    stats: () => ({ ...counts, inPlace, ms }),
+  };
+}
+
+function checkSizes(
+  regions: Map<string, RestoreInput>,
+  stored: { name: string; byteLength: number }[],
+  checkpoint: Checkpoint,
+): void {
+  const has = Object.entries(checkpoint.regions).map(([name, { byteLength }]) => `${name} (${byteLength} bytes)`);
+  const mismatch = (message: string): TidemarkError =>
+    new TidemarkError('TIDEMARK_REGION_MISMATCH', message, {
+      hint: `checkpoint ${checkpoint.id} has ${has.join(', ')}; the option \`regions\` names those to restore`,
+    });
+  for (const { name, byteLength } of stored) {
+    const region = regions.get(name)?.region;
+    if (region === undefined) throw mismatch(`the checkpoint has a region ${name}, the checkpointer has not`);
+    // The scan of a source that has grown takes the new part in.
+    region.scan(false);
+    if (region.growable ? false : region.byteLength !== byteLength)
+      throw mismatch(`region ${name} has ${region.byteLength} bytes, the checkpoint ${byteLength}`);
+  }
+  for (const name of regions.keys())
+    if (!stored.some((one) => one.name === name)) throw mismatch(`the checkpointer has a region ${name}, the checkpoint has not`);
+}
+
+function describe(name: string, { region, known }: RestoreInput, storedBytes: number): RestoreRequest['regions'][number] {
+  const written = region.scan(false);
+  const changed = known ? written : union(written, region.populated());
+  return { name, native: region.nativeId, byteLength: Math.max(region.byteLength, storedBytes), known, changed };
+}
+
+function growAll(regions: Map<string, RestoreInput>, stored: { name: string; byteLength: number }[]): void {
+  for (const { name, byteLength } of stored) {
+    const { region } = regions.get(name)!;
+    try {
+      region.grow(byteLength);
+    } catch (cause) {
+      throw new TidemarkError(
+        'TIDEMARK_REGION_MISMATCH',
+        `region ${name} has ${region.byteLength} bytes and cannot grow to the ${byteLength} that are stored`,
+        { cause, hint: 'make the memory with a larger maximum' },
+      );
+    }
+  }
+}
+
+async function fill(
+  job: RestoreJob,
+  request: RestoreRequest,
+  fresh: boolean,
+): Promise<{ filledPages: number; zeroedPages: number }> {
+  // A region of a source that was moved when it grew has another id now.
+  const regions = request.regions.map((region) => ({ ...region, native: job.regions.get(region.name)!.region.nativeId }));
+  try {
+    const counts = await job.engine.call('restore', job.session, { ...request, regions, phase: 'fill' });
+    await job.engine.call('adopt', job.session, request.uid);
+    return counts;
+  } catch (cause) {
+    if (fresh && emptied(job.regions)) throw cause;
+    for (const { region } of job.regions.values()) region.torn = true;
+    throw new TidemarkError(
+      'TIDEMARK_REGION_TORN',
+      `the restore failed while it was changing the memory: ${(cause as Error).message}`,
+      {
+        cause,
+        hint: 'the regions hold bytes of two states: restore a checkpoint before anything else',
+      },
+    );
+  }
+}
+
+/** Takes out again what was filled into regions that had nothing in them. */
+function emptied(regions: Map<string, RestoreInput>): boolean {
+  try {
+    for (const { region } of regions.values()) region.empty(Uint32Array.of(0, region.byteLength / PAGE_SIZE));
+    return true;
+  } catch {
+    return false;
+  }
+}

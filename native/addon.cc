@@ -1,0 +1,15 @@
+#include <napi.h>
+
+#include "api.h"
+
+namespace {
+Napi::Object initialise(Napi::Env, Napi::Object exports) {
+  tidemark::defineRegion(exports);
+  tidemark::defineRing(exports);
+  tidemark::defineMisc(exports);
+  return exports;
+}
+}  // namespace
+
+// Loaded once into every thread that uses it. What outlives a call is in process-wide registries, never in the module.
+NODE_API_MODULE(tidemark, initialise)

@@ -1,0 +1,11 @@
+#pragma once
+#include <napi.h>
+
+namespace tidemark {
+
+// Each adds its verbs of lib/kernel/addon.ts, which says what they do.
+void defineRegion(Napi::Object exports);
+void defineRing(Napi::Object exports);
+void defineMisc(Napi::Object exports);
+
+}  // namespace tidemark

@@ -1,0 +1,82 @@
+#include "memory.h"
+
+#include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+
+#include "errors.h"
+#include "pagemap.h"
+#include "uffd_abi.h"
+
+namespace tidemark {
+
+namespace {
+constexpr size_t kHugePageSize = 2 << 20;
+
+uint8_t* mapPlain(size_t length) {
+  void* mapped = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) throw SystemError(errno, "mmap");
+  return static_cast<uint8_t*>(mapped);
+}
+
+uint8_t* mapAligned(size_t length) {
+  uint8_t* mapped = mapPlain(length + kHugePageSize);
+  const uintptr_t address = reinterpret_cast<uintptr_t>(mapped);
+  const size_t before = (kHugePageSize - address % kHugePageSize) % kHugePageSize;
+  if (before > 0) munmap(mapped, before);
+  munmap(mapped + before + length, kHugePageSize - before);
+  return mapped + before;
+}
+}  // namespace
+
+uint8_t* mapMemory(size_t length, bool hugePages) {
+  // madvise about huge pages is EINVAL on a kernel that has none: nothing to switch then.
+  if (!hugePages) {
+    uint8_t* memory = mapPlain(length);
+    // Huge pages would go with the first epoch, at 3-4 us a page.
+    madvise(memory, length, MADV_NOHUGEPAGE);
+    return memory;
+  }
+  uint8_t* memory = mapAligned(length);
+  madvise(memory, length, MADV_HUGEPAGE);
+  // Before anything is armed: markers are for 4 KiB pages, a hole that has them never becomes huge.
+  while (madvise(memory, length, MADV_POPULATE_WRITE) != 0) {
+    if (errno == EINTR || errno == EAGAIN) continue;
+    const int error = errno;
+    munmap(memory, length);
+    throw SystemError(error, "madvise(MADV_POPULATE_WRITE)");
+  }
+  return memory;
+}
+
+bool isPrivateAnonymous(const uint8_t* start, size_t length) {
+  FILE* file = fopen("/proc/self/maps", "re");
+  if (file == nullptr) return false;
+  const uintptr_t from = reinterpret_cast<uintptr_t>(start);
+  const uintptr_t to = from + length;
+  uintptr_t covered = from;
+  bool result = true;
+  char* line = nullptr;
+  size_t capacity = 0;
+  while (result && covered < to && getline(&line, &capacity, file) > 0) {
+    uintptr_t first;
+    uintptr_t end;
+    char access[5];
+    unsigned long inode;
+    int path = 0;
+    if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s %*x %*x:%*x %lu %n", &first, &end, access, &inode, &path) != 4) {
+      result = false;
+    } else if (end > covered && first < to) {
+      // A path in brackets is a name: [heap], [stack], [anon:...].
+      const bool anonymous = inode == 0 && (path == 0 || line[path] == '\0' || line[path] == '[');
+      result = first <= covered && access[3] == 'p' && anonymous;
+      covered = end;
+    }
+  }
+  free(line);
+  fclose(file);
+  return result && covered >= to;
+}
+
+}  // namespace tidemark

@@ -1,0 +1,57 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "uffd_abi.h"
+
+namespace tidemark {
+
+/** How a descriptor was had, in the order in which the ways are tried. Tracking works with each of them. */
+enum class Way { kNone, kDevice, kSyscall, kSyscallUserMode };
+
+struct Attempts {
+  Way way = Way::kNone;
+  int deviceError = 0;
+  int syscallError = 0;
+  int userModeError = 0;
+};
+
+/** A userfaultfd(2); closing it ends every registration made with it. Failures throw SystemError. */
+class Userfault {
+ public:
+  Userfault() = default;
+  explicit Userfault(int fd) : fd_(fd) {}
+  Userfault(Userfault&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Userfault& operator=(Userfault&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Userfault();
+
+  /** A descriptor without features yet, or an invalid one; what was tried is left in `attempts`. */
+  static Userfault obtain(Attempts& attempts);
+  /** All features of this kernel, from a throw-away descriptor: asking for too much spoils the one that asks. */
+  static uint64_t supportedFeatures();
+  /** A descriptor that is ready to track writes (WP_ASYNC, unpopulated pages included). */
+  static Userfault forTracking();
+
+  bool valid() const { return fd_ >= 0; }
+  /** UFFDIO_API; returns the features that are on. */
+  uint64_t enable(uint64_t features);
+  /** Returns the ioctls that the range takes. */
+  uint64_t registerForWrites(const uint8_t* start, size_t length);
+  void unregister(const uint8_t* start, size_t length);
+  /** Write-protects pages and holes, or takes the protection off them. */
+  void protect(const uint8_t* start, size_t length, bool on);
+  /**
+   * UFFDIO_COPY with MODE_WP: present, clean and armed in one step. Returns the bytes that were copied; where these are
+   * fewer than asked for, `error` says why it stopped there.
+   */
+  size_t copyArmed(uint8_t* target, const uint8_t* source, size_t length, int& error);
+
+ private:
+  int fd_ = -1;
+};
+
+}  // namespace tidemark

@@ -1,0 +1,37 @@
+const TEXT = Buffer.from('the quick brown fox jumps');
+
+/** Records of 64 bytes: counter, time, numbers, text, 6 random bytes. */
+export class Records {
+  #counter = 0;
+  #seed = 42;
+
+  random(): number {
+    this.#seed = (Math.imul(this.#seed, 1664525) + 1013904223) >>> 0;
+    return this.#seed;
+  }
+
+  write(view: DataView, bytes: Uint8Array, at: number): void {
+    const n = ++this.#counter;
+    view.setUint32(at, n, true);
+    view.setUint32(at + 4, 0, true);
+    view.setFloat64(at + 8, 1_790_000_000_000 + n, true);
+    view.setUint32(at + 16, n % 1000, true);
+    view.setUint32(at + 20, (n * 7) % 5000, true);
+    bytes.set(TEXT, at + 24);
+    const r = this.random();
+    view.setUint32(at + 52, r, true);
+    view.setUint16(at + 56, r >>> 7, true);
+  }
+
+  fill(bytes: Uint8Array): void {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let at = 0; at < bytes.length; at += 64) this.write(view, bytes, at);
+  }
+
+  /** Rewrites one record in each of `count` pages at random. */
+  touch(bytes: Uint8Array, count: number): void {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const pages = bytes.length / 4096;
+    for (let k = 0; k < count; k++) this.write(view, bytes, (this.random() % pages) * 4096 + (this.random() % 64) * 64);
+  }
+}

@@ -1,0 +1,125 @@
+import assert from 'node:assert/strict';
+import { storeFolders } from '../support/folders.js';
+import { inChild } from '../support/in-child.js';
+import { hashOf, restoredFresh } from '../support/kit.js';
+import { assertSound } from '../support/log-files.js';
+
+describe('a codec thread', () => {
+  const folder = storeFolders();
+
+  it('that cannot encode fails the checkpoints in flight, and the next has everything', async () => {
+    const path = folder();
+    const result = await inChild(
+      { faults: 'codec.encode:2' },
+      async ({ Checkpointer, Engine, Region, PAGE, stamp, range, outcome, hashOf, crash }, path) => {
+        const region = Region.allocate(64 * PAGE);
+        const c = await Checkpointer.open(path, { regions: { r: region }, engine: new Engine({ workers: 1 }) });
+        stamp(region, range(0, 64), 1);
+        await c.checkpoint();
+        stamp(region, [1, 2], 2);
+        const failed = [outcome(c.checkpoint())];
+        stamp(region, [2, 3], 3);
+        failed.push(outcome(c.checkpoint()));
+        const outcomes = await Promise.all(failed);
+        stamp(region, 4, 4);
+        const { parent, regions } = await c.checkpoint();
+        return crash({ outcomes, parent, pages: regions.r!.pages, hash: hashOf(region) });
+      },
+      path,
+    );
+    assert.deepEqual(result.outcomes, ['TIDEMARK_WRITE_FAILED', 'TIDEMARK_WRITE_FAILED']);
+    assert.deepEqual([result.parent, result.pages], [1, 4]);
+    assert.equal(hashOf(await restoredFresh(path)), result.hash);
+    await assertSound(path);
+  });
+
+  it('that cannot encode for one checkpointer does not disturb another', async () => {
+    const path = folder();
+    const result = await inChild(
+      { faults: 'codec.encode:2' },
+      async ({ Checkpointer, CheckpointStore, Engine, Region, PAGE, stamp, outcome, hashOf }, path) => {
+        const store = await CheckpointStore.open(path, { createIfMissing: true, engine: new Engine({ workers: 1 }) });
+        const [a, b] = [Region.allocate(8 * PAGE), Region.allocate(8 * PAGE)];
+        const one = await Checkpointer.open(store, { regions: { a }, branch: 'one' });
+        const two = await Checkpointer.open(store, { regions: { b }, branch: 'two' });
+        stamp(a, 1, 1);
+        stamp(b, 1, 1);
+        await two.checkpoint();
+        stamp(b, 2, 2);
+        const outcomes = await Promise.all([outcome(one.checkpoint()), outcome(two.checkpoint())]);
+        await one.checkpoint();
+        await store.close();
+        return { outcomes, hash: hashOf(b) };
+      },
+      path,
+    );
+    assert.deepEqual(result.outcomes, ['TIDEMARK_WRITE_FAILED', 'ok']);
+    assert.equal(hashOf(await restoredFresh(path, 'two', 'b')), result.hash);
+    await assertSound(path);
+  });
+
+  for (const workers of [1, 2]) {
+    it(`that ends fails what is in flight, is replaced, and the next checkpoint has everything (of ${workers})`, async () => {
+      const path = folder();
+      const result = await inChild(
+        { faults: 'codec.exit:2' },
+        async (
+          { Checkpointer, Engine, Region, PAGE, stamp, range, outcome, hashOf, noMoreFaults, retried, crash },
+          path,
+          workers,
+        ) => {
+          const region = Region.allocate(4096 * PAGE);
+          const engine = new Engine({ workers });
+          const c = await Checkpointer.open(path, { regions: { r: region }, engine });
+          noMoreFaults();
+          stamp(region, 0, 1);
+          await c.checkpoint();
+          stamp(region, range(1, 2000), 2);
+          const failed = await outcome(c.checkpoint());
+          stamp(region, 3000, 3);
+          const next = await retried(() => c.checkpoint());
+          stamp(region, 3001, 3);
+          const after = await c.checkpoint();
+          return crash({ failed, counts: [next.parent, next.regions.r!.pages, after.regions.r!.pages], hash: hashOf(region) });
+        },
+        path,
+        workers,
+      );
+      assert.equal(result.failed, 'TIDEMARK_STALLED');
+      assert.deepEqual(result.counts, [1, 2001, 1]);
+      assert.equal(hashOf(await restoredFresh(path)), result.hash);
+      await assertSound(path);
+    });
+
+    it(`that ends while a capture waits for staging ends the wait with an error (of ${workers})`, async () => {
+      const path = folder();
+      const result = await inChild(
+        { faults: 'codec.exit:3' },
+        async (
+          { Checkpointer, Engine, Region, PAGE, stamp, range, outcome, hashOf, noMoreFaults, retried, crash },
+          path,
+          workers,
+        ) => {
+          const region = Region.allocate(8192 * PAGE);
+          const engine = new Engine({ workers, maxStagingBytes: 4 << 20 });
+          const c = await Checkpointer.open(path, { regions: { r: region }, engine });
+          noMoreFaults();
+          stamp(region, range(0, 8192), 1);
+          const started = performance.now();
+          const failed = await outcome(c.checkpoint());
+          const ms = performance.now() - started;
+          const next = await retried(() => c.checkpoint());
+          return crash({ failed, ms, pages: next.regions.r!.pages, hash: hashOf(region) });
+        },
+        path,
+        workers,
+      );
+      assert.equal(result.failed, 'TIDEMARK_STALLED');
+      // Not the minute after which a capture gives up by itself.
+      assert.ok(result.ms < 15_000, `${result.ms} ms`);
+      assert.equal(result.pages, 8192);
+      assert.equal(hashOf(await restoredFresh(path)), result.hash);
+      await assertSound(path);
+    });
+  }
+});
