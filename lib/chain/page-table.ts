@@ -1,7 +1,12 @@
+import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
+import { MOST_OLDER, OlderVersions } from './older-versions.js';
 
-/** What the newest version of a page is. `absent` (never stored) and `zero` read the same. */
-export const Version = { absent: 0, zero: 1, full: 2 } as const;
+/** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
+export const Version = { absent: 0, zero: 1, full: 2, delta: 3 } as const;
+
+/** How a page is stored. */
+export type Stored = typeof Version.full | typeof Version.delta;
 
 /** Levels of tables above the manifests: a table of level k covers 16^k checkpoints. */
 export const LEVELS = 4;
@@ -42,7 +47,10 @@ export class RegionTable {
   slot: Uint8Array;
   /** Kind of version in the low four bits, in the high four the levels whose next table must have this page. */
   #state: Uint8Array;
+  /** Of the page that must come out. */
   crc: Uint32Array;
+  /** What the newest versions that are deltas build on. */
+  readonly older = new OlderVersions();
 
   constructor(number: number, name: string, byteLength: number, length: number, pageCount: number) {
     this.number = number;
@@ -81,15 +89,50 @@ export class RegionTable {
     return this.recordHigh[page]! * 0x1_0000_0000 + this.recordLow[page]!;
   }
 
-  setFull(page: number, record: number, slot: number, crc: number, levels: number): void {
+  isStored(page: number): boolean {
+    return this.kind(page) >= Version.full;
+  }
+
+  /** A newer version of a page. What a delta builds on is kept below it. */
+  setStored(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
+    if (kind === Version.delta) {
+      if (this.isStored(page)) this.older.push(page, this.kind(page) as Stored, this.record(page), this.slot[page]!);
+    } else {
+      this.older.clear(page);
+    }
     this.recordLow[page] = record >>> 0;
     this.recordHigh[page] = Math.floor(record / 0x1_0000_0000);
     this.slot[page] = slot;
     this.crc[page] = crc;
-    this.#state[page] = Version.full | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+    this.#state[page] = kind | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+  }
+
+  /** While a table is loaded, newest version first: nothing is known of the page, or only deltas. */
+  isOpen(page: number): boolean {
+    const kind = this.kind(page);
+    return kind === Version.absent || (kind === Version.delta && this.older.oldest(page) !== Version.full);
+  }
+
+  /** The next older version of a page that is open. The CRC32C counts only for the newest. */
+  addOlder(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
+    if (this.kind(page) === Version.absent) this.setStored(page, kind, record, slot, crc, levels);
+    else if (this.older.count(page) === MOST_OLDER) throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
+    else this.older.append(page, kind, record, slot);
+  }
+
+  /** Calls `visit` with every version that makes the page, newest first: deltas, then the full one. */
+  versions(page: number, visit: (kind: Stored, record: number, slot: number) => void): void {
+    visit(this.kind(page) as Stored, this.record(page), this.slot[page]!);
+    if (this.kind(page) === Version.delta) this.older.each(page, visit);
+  }
+
+  /** Deltas on the full version. */
+  depth(page: number): number {
+    return this.kind(page) === Version.delta ? this.older.count(page) : 0;
   }
 
   setZero(page: number, levels: number): void {
+    this.older.clear(page);
     this.#state[page] = Version.zero | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
   }
 
@@ -114,7 +157,7 @@ export class RegionTable {
   sameVersion(other: RegionTable | undefined, page: number): boolean {
     const mine = this.kind(page);
     const theirs = other === undefined ? Version.absent : other.kind(page);
-    if (mine !== Version.full || theirs !== Version.full) return mine !== Version.full && theirs !== Version.full;
+    if (mine < Version.full || theirs < Version.full) return mine < Version.full && theirs < Version.full;
     return (
       this.recordLow[page] === other!.recordLow[page] &&
       this.recordHigh[page] === other!.recordHigh[page] &&

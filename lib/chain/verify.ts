@@ -1,11 +1,13 @@
 import type { VerifyProblem, VerifyReport } from '../engine/protocol.js';
 import type { TidemarkError } from '../errors.js';
 import { PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
+import { readPages } from './assembly.js';
 import { broken } from './damage.js';
-import { ExtentReader } from './extent.js';
+import { ExtentKind, ExtentReader } from './extent.js';
 import type { Header } from './header.js';
 import { readManifest } from './load.js';
 import type { Manifest } from './manifest.js';
+import type { PageTable } from './page-table.js';
 import { present, readAttachment } from './read-pages.js';
 import { Kind, openRecord } from './record.js';
 import { toRuns } from './runs.js';
@@ -68,12 +70,13 @@ async function verifyCheckpoint(host: StoreHost, header: Header, run: Run): Prom
     report.problems.push({ ...describe(error), checkpoint: id, ...more });
   };
   let manifest: Manifest;
+  let table: PageTable;
   try {
     manifest = await readManifest(host.log, header.manifest);
     if (manifest.uid !== header.checkpoint.uid) throw broken(`record ${header.manifest} is not the manifest of checkpoint ${id}`);
     await verifyLink(host, manifest);
     // Loading compares the sum over all versions with the state that the manifest states.
-    await host.loadTable(header);
+    table = await host.loadTable(header);
   } catch (error) {
     problem(error);
     return;
@@ -86,7 +89,15 @@ async function verifyCheckpoint(host: StoreHost, header: Header, run: Run): Prom
     }
     if (found !== undefined) problem(found, { ...what, pages: [...toRuns(extent.pages)] });
   };
-  for (const { name, extents } of manifest.regions) for (const extent of extents) await check(extent, { region: name });
+  for (const { name, extents, deltas } of manifest.regions) {
+    const before = report.problems.length;
+    for (const extent of [...extents, ...deltas]) await check(extent, { region: name });
+    if (!report.readData || report.problems.length > before) continue;
+    // What a delta makes shows only with what it builds on.
+    const region = table.regions.get(name)!;
+    for (const { pages } of deltas)
+      await readPages(host.log, region, pages).catch((error) => problem(error, { region: name, pages: [...toRuns(pages)] }));
+  }
   for (const attachment of manifest.attachments) {
     const { name, extents } = attachment;
     const isNew = extents.some(({ record }) => !attached.has(record));
@@ -115,7 +126,9 @@ async function verifyExtent(host: StoreHost, extent: StoredExtent, { report, scr
   report.pages += pages.length;
   report.bytes += record.length;
   if (reader.count !== count) throw broken(`extent ${number} has ${reader.count} instead of ${count} slots`);
-  if (report.readData) reader.gather(slotsOf(extent), crcs, scratch);
+  if (!report.readData) return;
+  if (reader.kind === ExtentKind.full) reader.gather(slotsOf(extent), crcs, scratch);
+  else reader.collect(slotsOf(extent), scratch);
 }
 
 /** Without the hint, which is to run what is running. */

@@ -59,17 +59,26 @@ export class BatchBuilder {
     const committing: Committing[] = [];
     let id = this.#index.lastId;
     for (const { session, pending } of ready) {
+      // One before it of the same session was refused here.
+      if (session.gone(pending.ticket)) continue;
       const captured = pending.captured!;
-      const built = buildManifest(captured, pending, {
-        log: this.#log,
-        id: ++id,
-        branch: session.branch,
-        base: committing.at(-1)?.session === session ? committing.at(-1)!.built.header : session.base,
-        table: session.table,
-        lowWater,
-        previousManifest: this.#lastManifest,
-        encodeMs: pending.encodedAt - captured.capturedAt,
-      });
+      let built: Built;
+      try {
+        built = buildManifest(captured, pending, {
+          log: this.#log,
+          id: id + 1,
+          branch: session.branch,
+          base: committing.at(-1)?.session === session ? committing.at(-1)!.built.header : session.base,
+          table: session.table,
+          lowWater,
+          previousManifest: this.#lastManifest,
+          encodeMs: pending.encodedAt - captured.capturedAt,
+        });
+      } catch (error) {
+        this.#inFlight.fail(session, session.generation, error, pending.ticket.sequence);
+        continue;
+      }
+      id++;
       this.#lastManifest = built.header.manifest;
       session.table = built.table;
       operations.push(...built.operations);
@@ -85,13 +94,13 @@ export class BatchBuilder {
     for (const session of this.#inFlight.active) {
       let first = true;
       for (const pending of session.pendings) {
-        if (!pending.complete || !pending.extents.every((extent) => extent.written)) break;
+        if (!pending.complete || !pending.segments.every(({ written }) => written)) break;
         // It arrived while the tables of other sessions were loaded; its own comes next time.
         if (session.base !== undefined && session.table === undefined) break;
         const captured = pending.captured!;
         try {
           if (first) this.#checkHead(session);
-          if (pending.extents.length > pending.expectedExtents) throw new Error('more extents than were captured');
+          if (pending.segments.length > pending.expectedSegments) throw new Error('more segments than were captured');
           if (damage.length > 0) throw damage[0]!.error;
           this.#checkReady(captured, !first || session.base !== undefined, names);
         } catch (error) {

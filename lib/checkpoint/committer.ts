@@ -53,8 +53,8 @@ export class Committer {
     this.damage = damage;
   }
 
-  extentArrived(encoded: Encoded, staging: Staging): void {
-    this.inFlight.extentArrived(encoded, staging);
+  segmentArrived(encoded: Encoded, staging: Staging): void {
+    this.inFlight.segmentArrived(encoded, staging);
     this.pump();
   }
 
@@ -252,7 +252,7 @@ export class Committer {
   async #writeBatch(): Promise<void> {
     const operations: LogOperation[] = [];
     const garbage = this.inFlight.takeGarbage(operations);
-    const taken = this.inFlight.takeExtents(BATCH_BYTES, operations);
+    const taken = this.inFlight.takeSegments(BATCH_BYTES, operations);
     let batch: Batch = { committing: [], namings: [] };
     let durable = false;
     let writing: Promise<void>;
@@ -371,7 +371,7 @@ export class Committer {
   async #mend(): Promise<void> {
     // Recovery takes extents without a manifest for what a crash has left.
     for (const session of this.inFlight.active) {
-      const spilled = session.pendings.some((pending) => pending.extents.some((extent) => extent.written));
+      const spilled = session.pendings.some((pending) => pending.segments.some(({ written }) => written));
       if (spilled) this.inFlight.fail(session, session.generation, this.#broken);
     }
     let rebased: Session[];

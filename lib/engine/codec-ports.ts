@@ -1,10 +1,10 @@
 import type { MessagePort } from 'node:worker_threads';
 import { fromPlain, TidemarkError } from '../errors.js';
-import type { AttachCodecs, Decoded, DecodeJob, Encoded, EncodeFailed } from './protocol.js';
+import type { AttachCodecs, CodecJob, Done, Encoded, EncodeFailed } from './protocol.js';
 import { Staging } from './staging.js';
 
 interface Waiting {
-  resolve(): void;
+  resolve(wrong: Uint32Array): void;
   reject(error: unknown): void;
   port: MessagePort;
 }
@@ -29,8 +29,8 @@ export class CodecPorts {
     this.#staging = staging;
     this.#ports = codecs.ports;
     for (const port of codecs.ports) {
-      port.on('message', (message: Encoded | EncodeFailed | Decoded) => {
-        if (message.type === 'decoded') this.#decoded(message);
+      port.on('message', (message: Encoded | EncodeFailed | Done) => {
+        if (message.type === 'done') this.#done(message);
         else this.#onEncoded(message, staging);
       });
     }
@@ -50,28 +50,36 @@ export class CodecPorts {
     return Math.max(1, this.#ports.length * 3);
   }
 
+  get staging(): Staging | undefined {
+    return this.#staging;
+  }
+
   starved(): boolean {
     return this.#staging?.starved() ?? false;
   }
 
-  /** Sends a job to the codec thread with the fewest. */
-  decode(job: Omit<DecodeJob, 'type' | 'job'>): Promise<void> {
+  /** Sends a job to the codec thread with the fewest; which pages of a FinishJob are wrong. */
+  run(job: CodecJob): Promise<Uint32Array> {
     if (this.#ports.length === 0)
       return Promise.reject(new TidemarkError('TIDEMARK_STALLED', 'no codec thread is running', { hint: 'try again' }));
     const load = new Map<MessagePort, number>(this.#ports.map((port) => [port, 0]));
     for (const { port } of this.#waiting.values()) load.set(port, (load.get(port) ?? 0) + 1);
     const port = this.#ports.reduce((least, candidate) => (load.get(candidate)! < load.get(least)! ? candidate : least));
     const id = this.#nextJob++;
+    // What LevelDB gives may be a part of a larger buffer: only a record that is alone in its memory can be handed over.
+    const alone = job.type === 'decode' && job.record.byteLength === job.record.buffer.byteLength;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject, port });
-      port.postMessage({ type: 'decode', job: id, ...job } satisfies DecodeJob);
+      port.postMessage({ ...job, job: id }, alone ? [job.record.buffer as ArrayBuffer] : []);
     });
   }
 
-  #decoded(answer: Decoded): void {
+  #done(answer: Done): void {
     const waiting = this.#waiting.get(answer.job);
     this.#waiting.delete(answer.job);
-    if (answer.error === undefined) waiting?.resolve();
+    if (answer.error === undefined) waiting?.resolve(answer.wrong ?? NONE);
     else waiting?.reject(fromPlain(answer.error));
   }
 }
+
+const NONE = new Uint32Array(0);

@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { upkeep, warn } from '../diagnostics.js';
 import { fromPlain, TidemarkError } from '../errors.js';
-import { SEGMENT_STRIDE } from '../kernel/addon.js';
+import { addon, SEGMENT_STRIDE } from '../kernel/addon.js';
 import { memoryShare } from '../memory-limit.js';
 import { isNumber, isOptions, option } from '../options.js';
 import type { CodecData } from './codec-thread.js';
@@ -14,6 +14,11 @@ export interface EngineOptions {
   workers?: number;
   /** Memory for checkpoints in flight, in bytes. Default: an eighth of the memory the process may use, 16 MiB to 256 MiB. */
   maxStagingBytes?: number;
+  /**
+   * Memory for copies of captured pages, in bytes: a page that has one is stored as what changed in it. 0: none. Default: an eighth of the memory the process may
+   * use, 16 MiB to 4 GiB; taken only as pages are captured.
+   */
+  maxShadowBytes?: number;
   /** A capture that waits for staging fails when nothing was released for so many milliseconds. Default: 60,000. */
   stallMs?: number;
 }
@@ -25,6 +30,9 @@ export interface EngineStats {
   /** Staging, in bytes: what it may take, and what is free. */
   stagingBytes: number;
   stagingFreeBytes: number;
+  /** Shadows, in bytes: what they may take, and what they do. */
+  shadowBytes: number;
+  shadowUsedBytes: number;
   /** Open checkpointers. */
   checkpointers: number;
   /** Requests that the storage thread has not answered. */
@@ -54,12 +62,15 @@ export class Engine {
   /** @internal Codec threads, and threads that copy during a capture. */
   readonly workers: number;
   readonly #segments: number;
+  readonly #shadowBytes: number;
   readonly #stallMs: number;
   #storage: Worker | undefined;
   #codecs: Worker[] = [];
   /** The codec threads get segments in turn. */
   #turn = 0;
   #staging: Staging | undefined;
+  /** Native, made anew with the codec threads: what they had in hand is lost, and with it the order in which shadows were used. */
+  #shadows: number | undefined;
   #starting: Promise<void> | undefined;
   #closed = false;
   /** Storage threads started so far. */
@@ -72,11 +83,14 @@ export class Engine {
   #attached: ((ring: number) => void) | undefined;
 
   constructor(options: EngineOptions = {}) {
-    isOptions('Engine', options, ['workers', 'maxStagingBytes', 'stallMs']);
+    isOptions('Engine', options, ['workers', 'maxStagingBytes', 'maxShadowBytes', 'stallMs']);
     this.workers = option(options.workers, (value) => isNumber('workers', value, 1, 64)) ?? Math.min(4, availableParallelism());
     const bytes =
       option(options.maxStagingBytes, (value) => isNumber('maxStagingBytes', value, 4 << 20, 64 * 2 ** 30)) ??
       memoryShare(8, 16 << 20, 256 << 20);
+    this.#shadowBytes =
+      option(options.maxShadowBytes, (value) => isNumber('maxShadowBytes', value, 0, 2 ** 43)) ??
+      memoryShare(8, 16 << 20, 4 * 2 ** 30);
     this.#stallMs = option(options.stallMs, (value) => isNumber('stallMs', value, 1, 2 ** 31)) ?? 60_000;
     this.#segments = Math.max(3, Math.floor(bytes / SEGMENT_STRIDE));
   }
@@ -93,6 +107,8 @@ export class Engine {
       workers: this.#codecs.length,
       stagingBytes: this.#segments * SEGMENT_STRIDE,
       stagingFreeBytes: (this.#staging?.free() ?? this.#segments) * SEGMENT_STRIDE,
+      shadowBytes: this.#shadowBytes,
+      shadowUsedBytes: this.#shadows === undefined ? 0 : addon().shadowsUsed(this.#shadows),
       checkpointers: this.#sessions.size,
       pendingCalls: this.#calls.size,
     };
@@ -236,6 +252,18 @@ export class Engine {
     return this.#staging;
   }
 
+  /** @internal The number of the shadows that codec threads use now. */
+  get shadows(): number {
+    // Checked first: it starts what has ended.
+    void this.staging;
+    return this.#shadows!;
+  }
+
+  /** @internal Whether there is any room for shadows. */
+  get hasShadows(): boolean {
+    return this.#shadowBytes > 0;
+  }
+
   /** @internal At least one free segment; where there is none it tells the storage thread, then waits. @throws `TIDEMARK_STALLED` */
   acquire(want: number): Int32Array {
     const { staging } = this;
@@ -277,6 +305,7 @@ export class Engine {
   async #startCodecs(): Promise<void> {
     const storage = this.#startStorage();
     const staging = Staging.create(this.#segments);
+    const shadows = addon().shadowsCreate(this.#shadowBytes);
     const ports: MessagePort[] = [];
     const codecs: Worker[] = [];
     let fail = (_what: string): void => {};
@@ -286,7 +315,7 @@ export class Engine {
       storage.once('exit', storageEnded);
       for (let k = 0; k < this.workers; k++) {
         const { port1, port2 } = new MessageChannel();
-        const data: CodecData = { staging: staging.handle, storage: port2 };
+        const data: CodecData = { staging: staging.handle, shadows, storage: port2 };
         const codec = startThread('./codec-thread.js', data, [port2]);
         codec.once('error', reject);
         codec.once('exit', () => {
@@ -310,6 +339,7 @@ export class Engine {
     } catch (error) {
       for (const codec of codecs) void codec.terminate();
       staging.close();
+      addon().shadowsClose(shadows);
       throw error;
     } finally {
       this.letGo();
@@ -319,6 +349,7 @@ export class Engine {
     }
     this.#codecs = codecs;
     this.#staging = staging;
+    this.#shadows = shadows;
   }
 
   /** A codec thread has ended: what it had in hand is lost, so the storage thread fails what was in flight, and all of them are replaced. */
@@ -337,6 +368,8 @@ export class Engine {
     const codecs = this.#codecs;
     this.#staging?.close();
     this.#staging = undefined;
+    if (this.#shadows !== undefined) addon().shadowsClose(this.#shadows);
+    this.#shadows = undefined;
     this.#codecs = [];
     for (const codec of codecs) void codec.terminate();
   }

@@ -1,6 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { diffTables } from '../chain/diff.js';
-import type { Header } from '../chain/header.js';
 import { readManifest } from '../chain/load.js';
 import type { StoredAttachment } from '../chain/manifest.js';
 import type { PageTable } from '../chain/page-table.js';
@@ -10,7 +9,7 @@ import { verifyStore } from '../chain/verify.js';
 import type { Session } from '../checkpoint/session.js';
 import { TidemarkError, toPlain } from '../errors.js';
 import { faulty } from '../faults.js';
-import { runRestore } from '../restore/fill.js';
+import { RestoreRun } from '../restore/fill.js';
 import { CodecPorts } from './codec-ports.js';
 import type { Call, Calls, StorageEvent, ToStorage } from './protocol.js';
 
@@ -33,10 +32,11 @@ let starved = false;
 const codecs = new CodecPorts((message, staging) => {
   if (faulty('storage.exit')) process.exit(1);
   const host = sessions.get(message.session)?.store;
-  if (host === undefined) staging.release(message.segment);
-  else if (message.type === 'encoded') host.committer.extentArrived(message, staging);
+  const release = () => message.segment !== null && staging.release(message.segment);
+  if (host === undefined) release();
+  else if (message.type === 'encoded') host.committer.segmentArrived(message, staging);
   else {
-    staging.release(message.segment);
+    release();
     host.committer.encodeFailed(message, message.error);
   }
 });
@@ -75,6 +75,7 @@ const handlers: Handlers = {
   async closeSession(id) {
     const entry = sessions.get(id);
     if (entry === undefined) return;
+    endRestore(entry.session);
     entry.store.committer.inFlight.remove(id);
     sessions.delete(id);
   },
@@ -176,8 +177,13 @@ const handlers: Handlers = {
       const found = await store.require(target ?? { head: session.branch });
       return { header: found, table: await store.loadTable(found) };
     });
-    session.restoring = { header, table };
+    endRestore(session);
     session.restoreAborted = false;
+    const run = new RestoreRun(store.log, codecs, {
+      aborted: () => session.restoreAborted,
+      onProgress: (donePages, totalPages) => emit({ type: 'restored', session: session.id, donePages, totalPages }),
+    });
+    session.restoring = { header, table, run };
     return {
       checkpoint: store.publicOf(header),
       regions: [...table.regions.values()].map(({ name, byteLength }) => ({ name, byteLength })),
@@ -192,12 +198,9 @@ const handlers: Handlers = {
     // A rejected write of another checkpointer must not close the log under a region that is being filled.
     await store.log.pin();
     try {
-      return await runRestore(request, plan.table, base, store.log, codecs, {
-        aborted: () => session.restoreAborted,
-        onProgress: (donePages, totalPages) => emit({ type: 'restored', session: session.id, donePages, totalPages }),
-      });
+      return await plan.run.run(request, plan.table, base);
     } catch (error) {
-      session.restoring = undefined;
+      endRestore(session);
       throw error;
     } finally {
       store.log.unpin();
@@ -209,7 +212,7 @@ const handlers: Handlers = {
     const plan = planned(session, uid);
     session.base = plan.header;
     session.table = plan.table;
-    session.restoring = undefined;
+    endRestore(session);
   },
 };
 
@@ -219,7 +222,13 @@ function findAttachment(attachments: readonly StoredAttachment[], name: string):
   return found;
 }
 
-function planned(session: Session, uid: string): { header: Header; table: PageTable } {
+/** What it keeps for its second phase is free. */
+function endRestore(session: Session): void {
+  session.restoring?.run.close();
+  session.restoring = undefined;
+}
+
+function planned(session: Session, uid: string): NonNullable<Session['restoring']> {
   if (session.restoring?.header.checkpoint.uid !== uid)
     throw new TidemarkError('TIDEMARK_NOT_FOUND', `no restore of ${uid} was planned`);
   return session.restoring;
@@ -258,6 +267,11 @@ port.on('message', (message: ToStorage) => {
     case 'abort-restore': {
       const session = sessions.get(message.session)?.session;
       if (session !== undefined) session.restoreAborted = true;
+      break;
+    }
+    case 'restore-ended': {
+      const session = sessions.get(message.session)?.session;
+      if (session !== undefined) endRestore(session);
       break;
     }
     case 'dropped':
