@@ -136,7 +136,7 @@ function proveDeltas({ name, fresh }: CapturedRegion, { compared }: NewestVersio
   for (const { pages, bases } of compared) {
     for (let k = 0; k < pages.length; k++) {
       const page = pages[k]!;
-      if (table !== undefined && table.isStored(page) && table.crc[page] === bases[k]) continue;
+      if (table?.isStored(page) && table.crc[page] === bases[k]) continue;
       throw new TidemarkError('TIDEMARK_TRACKING_LOST', `the shadow of page ${page} of region ${name} was not what is stored`, {
         hint: 'nothing is lost: take the checkpoint again, it stores these pages whole',
         retryable: true,

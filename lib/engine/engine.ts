@@ -19,6 +19,8 @@ export interface EngineOptions {
    * use, 16 MiB to 4 GiB; taken only as pages are captured.
    */
   maxShadowBytes?: number;
+  /** A page is stored full at the latest after so many deltas: what reading one may cost. 1 to 64. Default: 32. */
+  maxDeltas?: number;
   /** A capture that waits for staging fails when nothing was released for so many milliseconds. Default: 60,000. */
   stallMs?: number;
 }
@@ -61,6 +63,8 @@ export class Engine {
   static #shared: Engine | undefined;
   /** @internal Codec threads, and threads that copy during a capture. */
   readonly workers: number;
+  /** @internal */
+  readonly maxDeltas: number;
   readonly #segments: number;
   readonly #shadowBytes: number;
   readonly #stallMs: number;
@@ -83,7 +87,7 @@ export class Engine {
   #attached: ((ring: number) => void) | undefined;
 
   constructor(options: EngineOptions = {}) {
-    isOptions('Engine', options, ['workers', 'maxStagingBytes', 'maxShadowBytes', 'stallMs']);
+    isOptions('Engine', options, ['workers', 'maxStagingBytes', 'maxShadowBytes', 'maxDeltas', 'stallMs']);
     this.workers = option(options.workers, (value) => isNumber('workers', value, 1, 64)) ?? Math.min(4, availableParallelism());
     const bytes =
       option(options.maxStagingBytes, (value) => isNumber('maxStagingBytes', value, 4 << 20, 64 * 2 ** 30)) ??
@@ -91,6 +95,7 @@ export class Engine {
     this.#shadowBytes =
       option(options.maxShadowBytes, (value) => isNumber('maxShadowBytes', value, 0, 2 ** 43)) ??
       memoryShare(8, 16 << 20, 4 * 2 ** 30);
+    this.maxDeltas = option(options.maxDeltas, (value) => isNumber('maxDeltas', value, 1, 64)) ?? 32;
     this.#stallMs = option(options.stallMs, (value) => isNumber('stallMs', value, 1, 2 ** 31)) ?? 60_000;
     this.#segments = Math.max(3, Math.floor(bytes / SEGMENT_STRIDE));
   }

@@ -12,8 +12,6 @@ export const ShadowMode = {
 } as const;
 export type ShadowMode = (typeof ShadowMode)[keyof typeof ShadowMode];
 
-/** A page is stored full at the latest after so many deltas on it: what a page at random may cost to read. */
-const MAX_DEPTH = 32;
 /** A delta with more 64-bit words than this that changed, of 512, is no better than the page. */
 const MAX_WORDS = 256;
 
@@ -26,21 +24,26 @@ export interface ShadowHandle {
 /** The shadows of one region of a checkpointer, as the caller's thread sees them. They go with the codec threads: then it has none, and new ones with the next capture. */
 export class RegionShadow {
   readonly #current: () => number;
+  readonly #maxDeltas: number;
   #handle: ShadowHandle | undefined;
   #generation = 0;
   /** Jobs sent in this generation. */
   #sent = 0;
 
-  /** @param current the engine's shadows, another number each time they were made anew */
-  constructor(current: () => number) {
+  /**
+   * @param current the engine's shadows, another number each time they were made anew
+   * @param maxDeltas a page is stored full at the latest after so many
+   */
+  constructor(current: () => number, maxDeltas: number) {
     this.#current = current;
+    this.#maxDeltas = maxDeltas;
   }
 
   /** For jobs that have no page in common, and follow everything sent before. */
   slice(mode: ShadowMode, sequence: number): SliceShadow {
     const { shadows, table } = this.handle();
     const generation = this.#generation;
-    const job = Uint32Array.of(table, generation, this.#sent, sequence, mode, MAX_DEPTH, MAX_WORDS);
+    const job = Uint32Array.of(table, generation, this.#sent, sequence, mode, this.#maxDeltas, MAX_WORDS);
     const noteSent = () => {
       if (this.#generation === generation && this.#handle?.table === table) this.#sent++;
     };
