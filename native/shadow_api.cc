@@ -88,7 +88,7 @@ Napi::Value shadowPut(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/** Ends the job's turn whatever happens, or those that wait for it would wait for ever. */
+/** The job's turn, once it has come: it ends whatever happens, or those behind it would wait for ever. */
 class Turn {
  public:
   Turn(Shadows& shadows, const Shadows::Job& job) : shadows_(shadows), job_(job) {}
@@ -101,11 +101,34 @@ class Turn {
   const Shadows::Job& job_;
 };
 
-Napi::Value shadowEncode(const Napi::CallbackInfo& info) {
-  const Args args(info);
+Shadows::Job jobOf(const Args& args) {
   const std::vector<uint32_t> order = copyOf(args.words(1, "job"));
   need(order.size() == 7 && order[4] <= static_cast<uint32_t>(Shadows::Mode::kAhead), "job must be [table, generation, turn, sequence, mode, maxDepth, maxWords]");
-  const Shadows::Job job{order[0], order[1], order[2], order[3], static_cast<Shadows::Mode>(order[4]), std::min<uint32_t>(order[5], 254), order[6]};
+  return {order[0], order[1], order[2], order[3], static_cast<Shadows::Mode>(order[4]), std::min<uint32_t>(order[5], 254), order[6]};
+}
+
+/** False when the environment is ending. Throws ERR_DEAD. */
+bool awaitTurn(Napi::Env env, Shadows& shadows, const Shadows::Job& job) {
+  while (!shadows.awaitTurn(job)) {
+    // terminate() does not interrupt native code. That no script can be run any more tells that it was called.
+    napi_value result;
+    const Napi::HandleScope scope(env);
+    if (napi_run_script(env, Napi::String::New(env, "0"), &result) != napi_ok) return false;
+  }
+  return true;
+}
+
+Napi::Value shadowSkip(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const Shadows::Job job = jobOf(args);
+  const std::shared_ptr<Shadows> shadows = Shadows::find(args.id(0));
+  if (awaitTurn(info.Env(), *shadows, job)) shadows->end(job);
+  return info.Env().Undefined();
+}
+
+Napi::Value shadowEncode(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const Shadows::Job job = jobOf(args);
   const std::vector<uint32_t> numbers = copyOf(args.words(2, "pages"));
   const std::vector<uint32_t> forgotten = copyOf(args.words(3, "forgotten"));
   const Span<uint8_t> bytes = args.bytes(4, "bytes");
@@ -117,14 +140,9 @@ Napi::Value shadowEncode(const Napi::CallbackInfo& info) {
   need(bytes.length / kPageSize >= count && deltas.length / kPageSize >= count, "bytes and deltas must hold all pages");
   need(kinds.length >= count && crcs.length >= count && bases.length >= count, "kinds, crcs and bases must hold all pages");
   const std::shared_ptr<Shadows> shadows = Shadows::find(args.id(0));
-  const Turn turn(*shadows, job);
   const Napi::Env env = info.Env();
-  while (!shadows->awaitTurn(job)) {
-    // terminate() does not interrupt native code. That no script can be run any more tells that it was called.
-    napi_value result;
-    const Napi::HandleScope scope(env);
-    if (napi_run_script(env, Napi::String::New(env, "0"), &result) != napi_ok) return env.Undefined();
-  }
+  if (!awaitTurn(env, *shadows, job)) return env.Undefined();
+  const Turn turn(*shadows, job);
   const Shadows::Counts counts = shadows->encode(job, forgotten, {numbers, bytes.data, deltas.data, reinterpret_cast<PageKind*>(kinds.data), crcs.data, bases.data});
   return Napi::Number::New(env, counts.delta);
 }
@@ -141,6 +159,7 @@ void defineShadow(Napi::Object exports) {
   define<shadowDrop>(exports, "shadowDrop");
   define<shadowForget>(exports, "shadowForget");
   define<shadowPut>(exports, "shadowPut");
+  define<shadowSkip>(exports, "shadowSkip");
   define<shadowEncode>(exports, "shadowEncode");
   define<shadowCorrupt>(exports, "shadowCorrupt");
 }

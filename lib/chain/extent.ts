@@ -2,11 +2,9 @@ import type { CCtx } from 'zstd-napi/binding.js';
 import { addon, PAGE_SIZE } from '../kernel/addon.js';
 import { ByteReader } from './bytes.js';
 import { damaged } from './damage.js';
+import { ExtentKind } from './extent-kind.js';
 import { decompressInto, zstd } from './zstd.js';
 
-/** What the slots of an extent hold. */
-export const ExtentKind = { full: 0, delta: 1 } as const;
-export type ExtentKind = (typeof ExtentKind)[keyof typeof ExtentKind];
 /** Pages in one zstd frame: what has to be decompressed to read one page. */
 export const FRAME_PAGES = 16;
 /** The same, of deltas: they are nearly empty, and compress better together. */

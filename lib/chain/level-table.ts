@@ -23,7 +23,7 @@ export function encodeLevelTable(uid: string, level: number, table: PageTable): 
   out.raw(uidBytes(table.boundaries[level - 1]!));
   out.varint(table.regions.size);
   for (const region of table.regions.values()) {
-    const body = encodeRegion(region, region.pendingPages(level));
+    const body = encodeRegion(region, level);
     out.varint(region.number);
     out.varint(region.pageCount);
     out.varint(body.runs);
@@ -33,59 +33,81 @@ export function encodeLevelTable(uid: string, level: number, table: PageTable): 
   return out.bytes();
 }
 
-/** The same number of versions back of many pages. */
+/** The same number of versions back of many pages: where each is. */
 interface Layer {
-  pages: number[];
-  kinds: number[];
-  records: number[];
-  slots: number[];
+  pages: Uint32Array;
+  kind(k: number): number;
+  record(k: number): number;
+  slot(k: number): number;
 }
 
-/** The newest versions and their CRC32Cs; then, layer by layer, what the deltas among them build on. */
-function encodeRegion(region: RegionTable, pages: Uint32Array): { runs: number; bytes: Uint8Array } {
+/** The newest versions and their CRC32Cs; then, layer by layer, what the deltas among them build on, as far as it was made in the span of the table. */
+function encodeRegion(region: RegionTable, level: number): { runs: number; bytes: Uint8Array } {
+  const pages = region.pendingPages(level);
   const out = new ByteWriter(1024 + pages.length * 8);
-  const layers: Layer[] = [emptyLayer()];
-  const crcs = new Uint32Array(pages.length);
-  let crcCount = 0;
-  for (const page of pages) {
-    if (!region.isStored(page)) {
-      add(layers[0]!, page, Version.zero, 0, 0);
-      continue;
-    }
-    crcs[crcCount++] = region.crc[page]!;
-    let k = 0;
-    region.versions(page, (kind, record, slot) => {
-      if (k === layers.length) layers.push(emptyLayer());
-      add(layers[k++]!, page, kind, record, slot);
-    });
+  const runs = writeLayer(out, {
+    pages,
+    kind: (k) => region.kind(pages[k]!),
+    record: (k) => region.record(pages[k]!),
+    slot: (k) => region.slot[pages[k]!]!,
+  });
+  out.u32s(pages.filter((page) => region.isStored(page)).map((page) => region.crc[page]!));
+  const older = new ByteWriter(1024);
+  let layers = 0;
+  for (let layer = olderOf(region, pages, level); layer.pages.length > 0; layer = nextOf(region, layer, level)) {
+    older.varint(countRuns(layer));
+    writeLayer(older, layer);
+    layers++;
   }
-  const [newest, ...older] = layers as [Layer, ...Layer[]];
-  const runs = writeLayer(out, newest);
-  out.u32s(crcs.subarray(0, crcCount));
-  out.varint(older.length);
-  for (const layer of older) {
-    out.varint(countRuns(layer));
-    writeLayer(out, layer);
-  }
+  out.varint(layers);
+  out.raw(older.bytes());
   return { runs, bytes: out.bytes() };
 }
 
-function emptyLayer(): Layer {
-  return { pages: [], kinds: [], records: [], slots: [] };
+interface OlderLayer extends Layer {
+  nodes: Uint32Array;
 }
 
-function add(layer: Layer, page: number, kind: number, record: number, slot: number): void {
-  layer.pages.push(page);
-  layer.kinds.push(kind);
-  layer.records.push(record);
-  layer.slots.push(slot);
+function olderOf(region: RegionTable, pages: Uint32Array, level: number): OlderLayer {
+  const deltas = pages.filter((page) => region.kind(page) === Version.delta);
+  return olderLayer(
+    region,
+    deltas,
+    deltas.map((page) => region.older.first(page)),
+    level,
+  );
+}
+
+function nextOf(region: RegionTable, { pages, nodes }: OlderLayer, level: number): OlderLayer {
+  return olderLayer(
+    region,
+    pages,
+    nodes.map((node) => region.older.next(node)),
+    level,
+  );
+}
+
+/** Of these nodes, one a page, those that there are and that the table must have: older ones are found where reading goes on. */
+function olderLayer({ older }: RegionTable, pages: Uint32Array, nodes: Uint32Array, level: number): OlderLayer {
+  const has = nodes.map((node) => (node !== 0 && older.isPending(node, level) ? 1 : 0));
+  const own = pages.filter((_, k) => has[k] === 1);
+  const kept = nodes.filter((_, k) => has[k] === 1);
+  return {
+    pages: own,
+    nodes: kept,
+    kind: (k) => older.kind(kept[k]!),
+    record: (k) => older.record(kept[k]!),
+    slot: (k) => older.slot(kept[k]!),
+  };
 }
 
 /** Where the run that begins at `from` ends: pages whose versions lie in consecutive slots of one extent, or which are all zero. */
-function endOfRun({ pages, kinds, records, slots }: Layer, from: number): number {
+function endOfRun(layer: Layer, from: number): number {
+  const { pages } = layer;
+  const [kind, record, slot] = [layer.kind(from), layer.record(from), layer.slot(from)];
   let k = from + 1;
-  while (k < pages.length && pages[k] === pages[from]! + (k - from) && kinds[k] === kinds[from]) {
-    if (kinds[k] !== Version.zero && (slots[k] !== slots[from]! + (k - from) || records[k] !== records[from])) break;
+  while (k < pages.length && pages[k] === pages[from]! + (k - from) && layer.kind(k) === kind) {
+    if (kind !== Version.zero && (layer.slot(k) !== slot + (k - from) || layer.record(k) !== record)) break;
     k++;
   }
   return k;
@@ -99,19 +121,21 @@ function countRuns(layer: Layer): number {
 
 /** @returns the runs written */
 function writeLayer(out: ByteWriter, layer: Layer): number {
-  const { pages, kinds, records, slots } = layer;
+  const { pages } = layer;
   let runs = 0;
   let end = 0;
-  let record = 0;
+  let before = 0;
   for (let k = 0; k < pages.length; runs++) {
     const next = endOfRun(layer, k);
+    const kind = layer.kind(k);
     out.varint(pages[k]! - end);
     out.varint(next - k);
-    out.u8(kinds[k]!);
-    if (kinds[k] !== Version.zero) {
-      out.signed(records[k]! - record);
-      out.u8(slots[k]!);
-      record = records[k]!;
+    out.u8(kind);
+    if (kind !== Version.zero) {
+      const record = layer.record(k);
+      out.signed(record - before);
+      out.u8(layer.slot(k));
+      before = record;
     }
     end = pages[next - 1]! + 1;
     k = next;

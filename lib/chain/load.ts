@@ -61,6 +61,7 @@ export async function loadPageTable(log: Log, header: Header, find: FindHeader):
     manifest = older;
   }
   checkState(table, newest);
+  for (const region of table.regions.values()) region.older.loaded();
   return table;
 }
 

@@ -96,7 +96,8 @@ export class RegionTable {
   /** A newer version of a page. What a delta builds on is kept below it. */
   setStored(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
     if (kind === Version.delta) {
-      if (this.isStored(page)) this.older.push(page, this.kind(page) as Stored, this.record(page), this.slot[page]!);
+      if (this.isStored(page))
+        this.older.push(page, this.kind(page) as Stored, this.record(page), this.slot[page]!, this.#state[page]! >> 4);
     } else {
       this.older.clear(page);
     }
@@ -110,20 +111,23 @@ export class RegionTable {
   /** While a table is loaded, newest version first: nothing is known of the page, or only deltas. */
   isOpen(page: number): boolean {
     const kind = this.kind(page);
-    return kind === Version.absent || (kind === Version.delta && this.older.oldest(page) !== Version.full);
+    return kind === Version.absent || (kind === Version.delta && !this.older.isWhole(page));
   }
 
   /** The next older version of a page that is open. The CRC32C counts only for the newest. */
   addOlder(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
     if (this.kind(page) === Version.absent) this.setStored(page, kind, record, slot, crc, levels);
-    else if (this.older.count(page) === MOST_OLDER) throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
-    else this.older.append(page, kind, record, slot);
+    else if (!this.older.append(page, kind, record, slot, levels))
+      throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
   }
 
   /** Calls `visit` with every version that makes the page, newest first: deltas, then the full one. */
   versions(page: number, visit: (kind: Stored, record: number, slot: number) => void): void {
     visit(this.kind(page) as Stored, this.record(page), this.slot[page]!);
-    if (this.kind(page) === Version.delta) this.older.each(page, visit);
+    if (this.kind(page) !== Version.delta) return;
+    const { older } = this;
+    for (let node = older.first(page); node !== 0; node = older.next(node))
+      visit(older.kind(node), older.record(node), older.slot(node));
   }
 
   /** Deltas on the full version. */
@@ -151,6 +155,7 @@ export class RegionTable {
   clearPending(level: number): void {
     const keep = ~(((1 << level) - 1) << 4) & 0xff;
     for (let p = 0; p < this.#state.length; p++) this.#state[p]! &= keep;
+    this.older.clearPending(keep);
   }
 
   /** Whether both hold the same version of a page (the same bytes, by where they are stored). */
@@ -177,6 +182,13 @@ export class PageTable {
   attachments: readonly StoredAttachment[] = [];
   /** For each level, the newest checkpoint whose depth is a multiple of the level's span: where its next table will end. */
   readonly boundaries: string[] = new Array<string>(LEVELS).fill('');
+
+  /** Versions that are kept below the newest ones. */
+  get olderVersions(): number {
+    let count = 0;
+    for (const { older } of this.regions.values()) count += older.size;
+    return count;
+  }
 
   /** Notes a checkpoint that was reached or made at `depth`, seen from `head`. */
   noteBoundary(uid: string, depth: number, head: number): void {

@@ -38,11 +38,14 @@ export class BatchBuilder {
 
   /**
    * Puts the records of everything that is ready into a batch.
+   * @param garbage what is deleted with it
    * @param damage of the log: with any nothing is committed
    */
-  build(operations: LogOperation[], damage: readonly LogDamage[]): Batch {
+  build(operations: LogOperation[], garbage: number[], damage: readonly LogDamage[]): Batch {
     const names = new Set<string>();
     const committing = this.#buildReady(operations, names, damage);
+    // What was refused only now is not below the low-water mark of what commits: it goes with this very batch.
+    for (const record of this.#inFlight.takeGarbage(operations)) garbage.push(record);
     if (damage.length > 0) this.namings.failAll(damage[0]!.error);
     const isOpenBranch = (name: string) => this.#inFlight.onBranch(name) !== undefined;
     return {
@@ -59,9 +62,12 @@ export class BatchBuilder {
     const committing: Committing[] = [];
     let id = this.#index.lastId;
     for (const { session, pending } of ready) {
-      // One before it of the same session was refused here.
-      if (session.gone(pending.ticket)) continue;
       const captured = pending.captured!;
+      // One before it of the same session was refused here.
+      if (session.gone(pending.ticket)) {
+        names.delete(captured.info.label ?? '');
+        continue;
+      }
       let built: Built;
       try {
         built = buildManifest(captured, pending, {
@@ -76,6 +82,7 @@ export class BatchBuilder {
         });
       } catch (error) {
         this.#inFlight.fail(session, session.generation, error, pending.ticket.sequence);
+        names.delete(captured.info.label ?? '');
         continue;
       }
       id++;

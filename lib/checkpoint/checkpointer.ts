@@ -57,7 +57,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
     const { branch, level, startOver } = checked;
     const engine = this.#engine;
     const hasShadows = checked.deltas && engine.hasShadows;
-    this.#members = new Members(this, () => (hasShadows ? new RegionShadow(() => engine.shadows, engine.maxDeltas) : undefined));
+    this.#members = new Members(this, () => (hasShadows ? new RegionShadow(engine) : undefined));
     this.#pipeline = new Pipeline(this.#members, { engine: this.#engine, session, branch, level, startOver, head, base });
     this.#engine.listen(session, this.#pipeline);
   }

@@ -257,7 +257,7 @@ export class Committer {
     let durable = false;
     let writing: Promise<void>;
     try {
-      batch = this.#builder.build(operations, this.damage);
+      batch = this.#builder.build(operations, garbage, this.damage);
       if (operations.length === 0) return;
       durable = batch.namings.length > 0 || batch.committing.some(({ pending }) => pending.captured!.sync);
       writing = this.#log.write(operations, durable);
@@ -300,7 +300,9 @@ export class Committer {
       session.expectedHead = built.header.checkpoint.id;
       this.inFlight.settled(session, pending);
       const labels = this.#index.names.labelsOf(built.header.checkpoint.id);
-      this.#emit({ type: 'committed', ...pending.ticket, checkpoint: publicCheckpoint(built.header, durableThrough, labels) });
+      const { olderVersions } = built.table;
+      const checkpoint = publicCheckpoint(built.header, durableThrough, labels);
+      this.#emit({ type: 'committed', ...pending.ticket, checkpoint, olderVersions });
     }
     for (const { session } of committing) this.inFlight.reportFailure(session);
     for (const { resolve } of namings) resolve();

@@ -1,4 +1,4 @@
-import { ExtentKind } from '../chain/extent.js';
+import { ExtentKind } from '../chain/extent-kind.js';
 import type { StoredExtent } from '../chain/stored-extents.js';
 import { PageKind, type Slice } from '../engine/protocol.js';
 import type { PendingSegment } from './session.js';

@@ -309,8 +309,9 @@ export class Pipeline implements SessionListener {
 
   // --- what the storage thread says ---------------------------------------------------------------------
 
-  committed({ sequence, checkpoint }: { sequence: number; checkpoint: Checkpoint }): void {
+  committed({ sequence, checkpoint, olderVersions }: { sequence: number; checkpoint: Checkpoint; olderVersions: number }): void {
     if (this.lostBy !== undefined) return;
+    this.#engine.noteOlderVersions(this.#session, olderVersions);
     const done = this.#inFlight[0];
     if (done?.ticket.sequence !== sequence) {
       // Nothing that is known here can be believed, and the storage thread knows of no failure: what would be sent from now on would be void to it.
@@ -347,13 +348,13 @@ export class Pipeline implements SessionListener {
   #fail(error: TidemarkError, hasBase: boolean): void {
     this.#generation++;
     const failed = this.#inFlight.splice(0);
-    // What was not asked for may have been the shadows' own fault: then none of them is believed any more.
-    const from = error.code === 'TIDEMARK_ABORTED' ? (failed[0]?.ticket.sequence ?? 0) : 0;
-    for (const { shadow } of this.members.all) shadow?.fail(from);
     for (const { scanned, fresh } of failed) {
       giveBack(scanned);
       for (const member of fresh) member.fresh = true;
     }
+    // What was not asked for may have been the shadows' own fault: then none of them is believed any more.
+    const from = error.code === 'TIDEMARK_ABORTED' ? (failed[0]?.ticket.sequence ?? 0) : 0;
+    for (const { shadow } of this.members.all) shadow?.fail(from);
     this.#ahead?.drop();
     this.#ahead = undefined;
     this.#aheadFailure = behind(error);

@@ -1,4 +1,4 @@
-import type { ExtentKind } from '../chain/extent.js';
+import type { ExtentKind } from '../chain/extent-kind.js';
 import type { Header } from '../chain/header.js';
 import type { PageTable } from '../chain/page-table.js';
 import type { Captured, CapturedRegion, Encoded, Slice, Ticket } from '../engine/protocol.js';

@@ -39,6 +39,7 @@ export class CodecPorts {
   detach(): void {
     for (const port of this.#ports) port.close();
     this.#ports = [];
+    this.#staging = undefined;
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     for (const { reject } of waiting)
@@ -50,6 +51,7 @@ export class CodecPorts {
     return Math.max(1, this.#ports.length * 3);
   }
 
+  /** Their memory; undefined while there are none. */
   get staging(): Staging | undefined {
     return this.#staging;
   }
@@ -62,6 +64,9 @@ export class CodecPorts {
   run(job: CodecJob): Promise<Uint32Array> {
     if (this.#ports.length === 0)
       return Promise.reject(new TidemarkError('TIDEMARK_STALLED', 'no codec thread is running', { hint: 'try again' }));
+    const ring = job.type === 'decode' ? job.part?.ring : job.ring;
+    if (ring !== undefined && ring !== this.#staging?.handle.ring)
+      return Promise.reject(new TidemarkError('TIDEMARK_STALLED', 'the codec threads were replaced', { hint: 'try again' }));
     const load = new Map<MessagePort, number>(this.#ports.map((port) => [port, 0]));
     for (const { port } of this.#waiting.values()) load.set(port, (load.get(port) ?? 0) + 1);
     const port = this.#ports.reduce((least, candidate) => (load.get(candidate)! < load.get(least)! ? candidate : least));

@@ -18,6 +18,7 @@ import {
   type FillPages,
   type FinishJob,
   PageKind,
+  type ShadowJob,
 } from './protocol.js';
 import { Staging, type StagingHandle } from './staging.js';
 
@@ -54,17 +55,20 @@ function contextFor(level: number): CCtx {
 }
 
 function encode(job: EncodeJob): void {
-  const { session, generation, sequence, slot, ordinal, segment } = job;
+  const { session, generation, sequence, slot, ordinal, segment, shadow } = job;
+  let hadTurn = shadow === null;
   try {
     if (faulty('codec.exit')) process.exit(1);
     fault('codec.encode');
     const parts = { kinds: new Uint8Array(job.pages), crcs: new Uint32Array(job.pages), bases: new Uint32Array(job.pages) };
+    hadTurn = true;
     compare(job, parts);
     if (job.pages === 0) return;
     const extents = encodeSegment(job, parts.kinds);
     const encoded: Encoded = { type: 'encoded', session, generation, sequence, slot, ordinal, segment, extents, ...parts };
     storage.postMessage(encoded, [parts.kinds.buffer, parts.crcs.buffer, parts.bases.buffer]);
   } catch (error) {
+    if (!hadTurn) skip(shadow!);
     const failed: EncodeFailed = {
       type: 'encode-failed',
       session,
@@ -74,6 +78,15 @@ function encode(job: EncodeJob): void {
       error: toPlain(error, 'TIDEMARK_WRITE_FAILED'),
     };
     storage.postMessage(failed);
+  }
+}
+
+/** What waits for this job would wait for ever. */
+function skip({ shadows, job }: ShadowJob): void {
+  try {
+    addon().shadowSkip(shadows, job);
+  } catch {
+    // They have gone, and nobody waits any more.
   }
 }
 

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { OLDER_VERSION_BYTES } from '../chain/older-versions.js';
 import { upkeep, warn } from '../diagnostics.js';
 import { fromPlain, TidemarkError } from '../errors.js';
 import { addon, SEGMENT_STRIDE } from '../kernel/addon.js';
@@ -50,6 +51,9 @@ export interface SessionListener {
   lost(error: TidemarkError): void;
 }
 
+/** The part of the shadows' memory that lists of versions may take, one in so many. */
+const LISTS_SHARE = 8;
+
 interface Waiting {
   resolve(value: unknown): void;
   reject(error: unknown): void;
@@ -63,8 +67,7 @@ export class Engine {
   static #shared: Engine | undefined;
   /** @internal Codec threads, and threads that copy during a capture. */
   readonly workers: number;
-  /** @internal */
-  readonly maxDeltas: number;
+  readonly #maxDeltas: number;
   readonly #segments: number;
   readonly #shadowBytes: number;
   readonly #stallMs: number;
@@ -84,6 +87,8 @@ export class Engine {
   #busy = 0;
   readonly #calls = new Map<number, Waiting>();
   readonly #sessions = new Map<number, SessionListener>();
+  readonly #olderOf = new Map<number, number>();
+  #olderVersions = 0;
   #attached: ((ring: number) => void) | undefined;
 
   constructor(options: EngineOptions = {}) {
@@ -95,7 +100,7 @@ export class Engine {
     this.#shadowBytes =
       option(options.maxShadowBytes, (value) => isNumber('maxShadowBytes', value, 0, 2 ** 43)) ??
       memoryShare(8, 16 << 20, 4 * 2 ** 30);
-    this.maxDeltas = option(options.maxDeltas, (value) => isNumber('maxDeltas', value, 1, 64)) ?? 32;
+    this.#maxDeltas = option(options.maxDeltas, (value) => isNumber('maxDeltas', value, 1, 64)) ?? 32;
     this.#stallMs = option(options.stallMs, (value) => isNumber('stallMs', value, 1, 2 ** 31)) ?? 60_000;
     this.#segments = Math.max(3, Math.floor(bytes / SEGMENT_STRIDE));
   }
@@ -158,6 +163,8 @@ export class Engine {
   /** @internal */
   forget(session: number): void {
     this.#sessions.delete(session);
+    this.noteOlderVersions(session, 0);
+    this.#olderOf.delete(session);
   }
 
   /** @internal Work in flight keeps the process alive, an open checkpointer does not. */
@@ -228,6 +235,8 @@ export class Engine {
     const listeners = [...this.#sessions.values()];
     this.#calls.clear();
     this.#sessions.clear();
+    this.#olderOf.clear();
+    this.#olderVersions = 0;
     for (const { reject } of waiting) reject(error);
     for (const listener of listeners) listener.lost(error);
   }
@@ -262,6 +271,17 @@ export class Engine {
     // Checked first: it starts what has ended.
     void this.staging;
     return this.#shadows!;
+  }
+
+  /** @internal How many deltas a page may have. None while the lists of versions take their share of the shadows' memory: pages that are stored full make them shorter. */
+  get maxDeltas(): number {
+    return this.#olderVersions * OLDER_VERSION_BYTES < this.#shadowBytes / LISTS_SHARE ? this.#maxDeltas : 0;
+  }
+
+  /** @internal The page tables of a checkpointer keep so many versions below the newest ones. */
+  noteOlderVersions(session: number, count: number): void {
+    this.#olderVersions += count - (this.#olderOf.get(session) ?? 0);
+    this.#olderOf.set(session, count);
   }
 
   /** @internal Whether there is any room for shadows. */
@@ -310,7 +330,7 @@ export class Engine {
   async #startCodecs(): Promise<void> {
     const storage = this.#startStorage();
     const staging = Staging.create(this.#segments);
-    const shadows = addon().shadowsCreate(this.#shadowBytes);
+    const shadows = addon().shadowsCreate(this.#shadowBytes - Math.floor(this.#shadowBytes / LISTS_SHARE));
     const ports: MessagePort[] = [];
     const codecs: Worker[] = [];
     let fail = (_what: string): void => {};

@@ -1,5 +1,5 @@
 import type { MessagePort } from 'node:worker_threads';
-import type { ExtentKind } from '../chain/extent.js';
+import type { ExtentKind } from '../chain/extent-kind.js';
 import type { Checkpoint } from '../chain/header.js';
 import type { ManifestInfo } from '../chain/manifest.js';
 import type { Stored } from '../chain/page-table.js';
@@ -183,6 +183,12 @@ export interface FillPages {
   shadow: ShadowHandle | null;
 }
 
+/** Segments of staging. They are another's as soon as the ring is another one. */
+export interface Segments {
+  ring: number;
+  segments: Int32Array;
+}
+
 /** Storage thread to codec thread: decode an extent. */
 export interface DecodeJob {
   type: 'decode';
@@ -193,21 +199,21 @@ export interface DecodeJob {
   /** Full pages that need nothing else: checked and filled at once. Ascending slots. */
   plain: (FillPages & { slots: Uint8Array }) | null;
   /** Versions of pages that are put together in segments of staging: copied there, or XORed over what is there. */
-  part: { slots: Uint8Array; places: Uint32Array; segments: Int32Array; combine: boolean } | null;
+  part: ({ slots: Uint8Array; places: Uint32Array; combine: boolean } & Segments) | null;
 }
 
 /** Storage thread to codec thread: copy pages of a region to where they are put together. */
-export interface ReadJob {
+export interface ReadJob extends Segments {
   type: 'read';
   region: number;
   pages: Uint32Array;
   places: Uint32Array;
-  segments: Int32Array;
 }
 
 /** Storage thread to codec thread: check the pages that were put together in a segment, and fill them where all are right. */
 export interface FinishJob extends FillPages {
   type: 'finish';
+  ring: number;
   segment: number;
 }
 
@@ -224,7 +230,8 @@ export interface Done {
 
 /** Storage thread to caller. */
 export type StorageEvent =
-  | ({ type: 'committed'; checkpoint: Checkpoint } & Ticket)
+  /** `olderVersions`: how many versions its page tables keep below the newest ones. */
+  | ({ type: 'committed'; checkpoint: Checkpoint; olderVersions: number } & Ticket)
   /** Everything of this generation that was not committed before has failed. `hasBase`: what the memory descends from is still in the store. */
   | ({ type: 'failed'; error: PlainError; hasBase: boolean } & Omit<Ticket, 'sequence'>)
   | { type: 'reply'; call: number; value?: unknown; error?: PlainError }

@@ -21,37 +21,39 @@ export interface ShadowHandle {
   table: number;
 }
 
+/** What an engine says of its shadows. */
+export interface ShadowSource {
+  /** Another number each time they were made anew. */
+  readonly shadows: number;
+  /** A page is stored full at the latest after so many deltas. */
+  readonly maxDeltas: number;
+}
+
 /** The shadows of one region of a checkpointer, as the caller's thread sees them. They go with the codec threads: then it has none, and new ones with the next capture. */
 export class RegionShadow {
-  readonly #current: () => number;
-  readonly #maxDeltas: number;
+  readonly #engine: ShadowSource;
   #handle: ShadowHandle | undefined;
   #generation = 0;
   /** Jobs sent in this generation. */
   #sent = 0;
 
-  /**
-   * @param current the engine's shadows, another number each time they were made anew
-   * @param maxDeltas a page is stored full at the latest after so many
-   */
-  constructor(current: () => number, maxDeltas: number) {
-    this.#current = current;
-    this.#maxDeltas = maxDeltas;
+  constructor(engine: ShadowSource) {
+    this.#engine = engine;
   }
 
   /** For jobs that have no page in common, and follow everything sent before. */
   slice(mode: ShadowMode, sequence: number): SliceShadow {
     const { shadows, table } = this.handle();
     const generation = this.#generation;
-    const job = Uint32Array.of(table, generation, this.#sent, sequence, mode, this.#maxDeltas, MAX_WORDS);
+    const job = Uint32Array.of(table, generation, this.#sent, sequence, mode, this.#engine.maxDeltas, MAX_WORDS);
     const noteSent = () => {
-      if (this.#generation === generation && this.#handle?.table === table) this.#sent++;
+      if (this.#generation === generation && this.#handle?.table === table && this.#handle.shadows === shadows) this.#sent++;
     };
     return { job: (pages, zeros) => ({ shadows, job, pages, zeros }), noteSent };
   }
 
   handle(): ShadowHandle {
-    const shadows = this.#current();
+    const { shadows } = this.#engine;
     if (this.#handle?.shadows !== shadows) {
       this.#handle = { shadows, table: addon().shadowOpen(shadows) };
       this.#generation = 0;

@@ -122,6 +122,8 @@ export interface Addon {
     crcs: Uint32Array,
     bases: Uint32Array,
   ): void;
+  /** Waits for the turn of a job that cannot be done, and ends it: jobs behind it wait for that. */
+  shadowSkip(shadows: number, job: Uint32Array): void;
   /** For the tests: changes a byte in every shadow of a table. */
   shadowCorrupt(shadows: number, table: number): void;
 

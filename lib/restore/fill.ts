@@ -5,7 +5,7 @@ import { type PageTable, type Stored, Version } from '../chain/page-table.js';
 import { present } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
 import type { CodecPorts } from '../engine/codec-ports.js';
-import type { DecodeJob, RestoreRequest } from '../engine/protocol.js';
+import type { DecodeJob, RestoreRequest, Segments } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { addon } from '../kernel/addon.js';
 import { type ExtentUse, planRegion, type RegionPlan } from './plan.js';
@@ -96,9 +96,9 @@ export class RestoreRun {
       const window = await Window.open(plan, from, this.#codecs, this.#watch.aborted);
       let keep = false;
       try {
-        await window.assemble((parts, combine, segments) =>
+        await window.assemble((parts, combine, into) =>
           this.#decodeAll(
-            parts.map((part) => this.#withPlain(part, combine, segments, plan, from)),
+            parts.map((part) => this.#withPlain(part, combine, into, plan, from)),
             plan,
             fill,
             onPages,
@@ -116,17 +116,11 @@ export class RestoreRun {
   }
 
   /** An extent is read once: what else is wanted of it goes along. */
-  #withPlain(
-    { record, kind, slots, places }: Part,
-    combine: boolean,
-    segments: Int32Array,
-    plan: RegionPlan,
-    from: number,
-  ): Wanted {
+  #withPlain({ record, kind, slots, places }: Part, combine: boolean, into: Segments, plan: RegionPlan, from: number): Wanted {
     const plain = plan.plain.get(record);
     plan.plain.delete(record);
     const pages = places.map((place) => plan.assembled[from + place]!);
-    return { record, kind, plain, part: { slots, places, segments, combine }, pages };
+    return { record, kind, plain, part: { slots, places, combine, ...into }, pages };
   }
 
   /**

@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { deltasBetween, notWhatWasStored, type Part, Parts } from '../chain/assembly.js';
 import { type RegionTable, Version } from '../chain/page-table.js';
 import type { CodecPorts } from '../engine/codec-ports.js';
-import type { FillPages } from '../engine/protocol.js';
+import type { FillPages, Segments } from '../engine/protocol.js';
 import type { Staging } from '../engine/staging.js';
 import { TidemarkError } from '../errors.js';
 import { SEGMENT_PAGES } from '../kernel/addon.js';
@@ -12,7 +12,7 @@ import type { RegionPlan } from './plan.js';
 const LOOK_AGAIN_MS = 1;
 
 /** Reads extents and has them decoded: everything of `parts`, and what else is wanted of the same extents. */
-export type DecodeParts = (parts: readonly Part[], combine: boolean, segments: Int32Array) => Promise<void>;
+export type DecodeParts = (parts: readonly Part[], combine: boolean, into: Segments) => Promise<void>;
 
 /** Pages of a region that are put together in segments of staging, some thousand at a time. */
 export class Window {
@@ -92,6 +92,10 @@ export class Window {
     this.#staging.releaseAll(this.#segments);
   }
 
+  get #into(): Segments {
+    return { ring: this.#staging.handle.ring, segments: this.#segments };
+  }
+
   #pagesAt(places: Uint32Array): Uint32Array {
     return places.map((place) => this.#pages[place]!);
   }
@@ -101,7 +105,7 @@ export class Window {
     for (let k = 0; k < places.length; k += SEGMENT_PAGES) {
       const some = places.slice(k, k + SEGMENT_PAGES);
       const region = this.#plan.request.native;
-      jobs.push(this.#codecs.run({ type: 'read', region, pages: this.#pagesAt(some), places: some, segments: this.#segments }));
+      jobs.push(this.#codecs.run({ type: 'read', region, pages: this.#pagesAt(some), places: some, ...this.#into }));
     }
     await settled(jobs);
   }
@@ -114,15 +118,16 @@ export class Window {
         (kind === Version.full ? full : deltas).add({ kind, record, slot }, place),
       );
     }
-    await decode(full.list(), false, this.#segments);
-    await decode(deltas.list(), true, this.#segments);
+    await decode(full.list(), false, this.#into);
+    await decode(deltas.list(), true, this.#into);
   }
 
   /** @returns the places of the pages that are wrong */
   async #finish(into?: RegionPlan['request']): Promise<Uint32Array> {
     const jobs = Array.from(this.#segments, async (segment, k) => {
       const pages = this.#pages.slice(k * SEGMENT_PAGES, (k + 1) * SEGMENT_PAGES);
-      const wrong = await this.#codecs.run({ type: 'finish', segment, ...fillPages(this.#plan.wanted, pages, into) });
+      const { ring } = this.#into;
+      const wrong = await this.#codecs.run({ type: 'finish', ring, segment, ...fillPages(this.#plan.wanted, pages, into) });
       return wrong.map((index) => k * SEGMENT_PAGES + index);
     });
     return Uint32Array.from((await settled(jobs)).flatMap((wrong) => [...wrong]));
