@@ -4,9 +4,8 @@ import type { Header } from './header.js';
 import { applyLevelTable, decodeLevelTable } from './level-table.js';
 import type { Log } from './log.js';
 import { addState, decodeManifest, type Manifest, stateOf } from './manifest.js';
-import { levelSpan, PageTable, pendingLevels, RegionTable, type Stored, Version } from './page-table.js';
+import { levelSpan, PageTable, pendingLevels, RegionTable, Version } from './page-table.js';
 import { Kind } from './record.js';
-import { type StoredExtent, slotOf } from './stored-extents.js';
 
 /** What loading needs of the index: the record number of a checkpoint's manifest. */
 export type FindHeader = (uid: string) => Promise<Header | undefined>;
@@ -77,8 +76,8 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
   for (const change of manifest.regions) {
     const region = table.byNumber(change.number);
     if (region === undefined) continue;
-    for (const extent of change.extents) addExtent(region, Version.full, extent, levels);
-    for (const extent of change.deltas) addExtent(region, Version.delta, extent, levels);
+    for (const extent of change.extents) region.addExtent(Version.full, extent, levels);
+    for (const extent of change.deltas) region.addExtent(Version.delta, extent, levels);
     for (let k = 0; k < change.zeros.length; k += 2) {
       const end = Math.min(change.zeros[k]! + change.zeros[k + 1]!, region.pageCount);
       for (let page = change.zeros[k]!; page < end; page++)
@@ -87,20 +86,12 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
   }
 }
 
-function addExtent(region: RegionTable, kind: Stored, extent: StoredExtent, levels: number): void {
-  for (let k = 0; k < extent.pages.length; k++) {
-    const page = extent.pages[k]!;
-    if (page < region.pageCount && region.isOpen(page))
-      region.addOlder(page, kind, extent.record, slotOf(extent, k), extent.crcs[k]!, levels);
-  }
-}
-
 function checkState(table: PageTable, manifest: Manifest): void {
   let state = 0n;
   for (const region of table.regions.values()) {
-    const pages = storedPages(region);
-    if (pages.some((page) => region.kind(page) === Version.delta && region.isOpen(page)))
+    if (region.hasOpenDeltas())
       throw broken(`checkpoint ${manifest.id} has deltas in region ${region.name} without the page that they build on`);
+    const pages = region.storedPages();
     state = addState(state, regionState(region, pages));
   }
   if (state !== manifest.stateAfter)
@@ -109,19 +100,8 @@ function checkState(table: PageTable, manifest: Manifest): void {
 
 /** What these pages, all of them stored, contribute to the state. */
 export function regionState(region: RegionTable, pages: Uint32Array): bigint {
-  return stateOf(
-    region.number,
-    pages,
-    pages.map((page) => region.crc[page]!),
-  );
-}
-
-/** The pages of a region that have a stored version, ascending. */
-export function storedPages(region: RegionTable): Uint32Array {
-  let count = 0;
-  for (let p = 0; p < region.pageCount; p++) if (region.isStored(p)) count++;
-  const pages = new Uint32Array(count);
-  let at = 0;
-  for (let p = 0; p < region.pageCount; p++) if (region.isStored(p)) pages[at++] = p;
-  return pages;
+  const { crc } = region;
+  const crcs = new Uint32Array(pages.length);
+  for (let k = 0; k < pages.length; k++) crcs[k] = crc[pages[k]!]!;
+  return stateOf(region.number, pages, crcs);
 }

@@ -26,9 +26,19 @@ export class OlderVersions {
   #free = NONE;
   #used = 1;
   #live = 0;
+  #pageCount: number;
   /** While a table is loaded: the last node of each page, and how many it has. */
   #last: Uint32Array | undefined;
   #counts: Uint8Array | undefined;
+
+  constructor(pageCount: number) {
+    this.#pageCount = pageCount;
+  }
+
+  /** There may be pages up to here. */
+  set pageCount(count: number) {
+    this.#pageCount = count;
+  }
 
   /** Versions kept. */
   get size(): number {
@@ -139,8 +149,8 @@ export class OlderVersions {
   }
 
   #reach(page: number): void {
-    if (page >= this.#first.length)
-      this.#first = enlarge(this.#first, new Uint32Array(Math.max(page + 1, this.#first.length * 2)));
+    if (page < this.#first.length) return;
+    this.#first = enlarge(this.#first, new Uint32Array(Math.max(page + 1, this.#pageCount)));
   }
 
   #grow(capacity: number): void {

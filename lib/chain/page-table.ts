@@ -1,6 +1,7 @@
 import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
 import { MOST_OLDER, OlderVersions } from './older-versions.js';
+import type { StoredExtent } from './stored-extents.js';
 
 /** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
 export const Version = { absent: 0, zero: 1, full: 2, delta: 3 } as const;
@@ -50,7 +51,7 @@ export class RegionTable {
   /** Of the page that must come out. */
   crc: Uint32Array;
   /** What the newest versions that are deltas build on. */
-  readonly older = new OlderVersions();
+  readonly older: OlderVersions;
 
   constructor(number: number, name: string, byteLength: number, length: number, pageCount: number) {
     this.number = number;
@@ -62,6 +63,7 @@ export class RegionTable {
     this.slot = new Uint8Array(pageCount);
     this.#state = new Uint8Array(pageCount);
     this.crc = new Uint32Array(pageCount);
+    this.older = new OlderVersions(pageCount);
   }
 
   get pageCount(): number {
@@ -79,6 +81,7 @@ export class RegionTable {
     this.slot = enlarge(this.slot, new Uint8Array(pageCount));
     this.#state = enlarge(this.#state, new Uint8Array(pageCount));
     this.crc = enlarge(this.crc, new Uint32Array(pageCount));
+    this.older.pageCount = pageCount;
   }
 
   kind(page: number): number {
@@ -119,6 +122,45 @@ export class RegionTable {
     if (this.kind(page) === Version.absent) this.setStored(page, kind, record, slot, crc, levels);
     else if (!this.older.append(page, kind, record, slot, levels))
       throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
+  }
+
+  /** Adds the versions of an extent to the pages that are open. */
+  addExtent(kind: Stored, { record, slots, pages, crcs }: StoredExtent, levels: number): void {
+    // Where nothing is known yet, as in most of a table that is loaded, there is nothing to be kept in order.
+    const state = this.#state;
+    const low = record >>> 0;
+    const high = Math.floor(record / 0x1_0000_0000);
+    for (let k = 0; k < pages.length; k++) {
+      const page = pages[k]!;
+      if (page >= state.length) continue;
+      const slot = slots === undefined ? k : slots[k]!;
+      if ((state[page]! & KIND_MASK) === Version.absent) {
+        this.recordLow[page] = low;
+        this.recordHigh[page] = high;
+        this.slot[page] = slot;
+        this.crc[page] = crcs[k]!;
+        state[page] = kind | (state[page]! & ~KIND_MASK) | (levels << 4);
+      } else if (this.isOpen(page)) {
+        this.addOlder(page, kind, record, slot, crcs[k]!, levels);
+      }
+    }
+  }
+
+  /** The pages that have a stored version, ascending. */
+  storedPages(): Uint32Array {
+    const state = this.#state;
+    const pages = new Uint32Array(state.length);
+    let count = 0;
+    for (let page = 0; page < state.length; page++) if ((state[page]! & KIND_MASK) >= Version.full) pages[count++] = page;
+    return pages.subarray(0, count);
+  }
+
+  /** While a table is loaded: some page is stored as deltas without the page that they build on. */
+  hasOpenDeltas(): boolean {
+    const state = this.#state;
+    for (let page = 0; page < state.length; page++)
+      if ((state[page]! & KIND_MASK) === Version.delta && !this.older.isWhole(page)) return true;
+    return false;
   }
 
   /** Calls `visit` with every version that makes the page, newest first: deltas, then the full one. */

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type Header, headerOf, KEY_BYTES } from '../chain/header.js';
 import { encodeLevelTable } from '../chain/level-table.js';
-import { regionState, storedPages } from '../chain/load.js';
+import { regionState } from '../chain/load.js';
 import { deletion, type Log, type LogOperation } from '../chain/log.js';
 import { addState, encodeManifest, type Manifest, type RegionChange, type StoredAttachment, stateOf } from '../chain/manifest.js';
 import { LEVELS, PageTable, RegionTable, type Stored, tableLevel, Version } from '../chain/page-table.js';
@@ -100,14 +100,14 @@ function applyRegions(
   const names = new Set(captured.regions.map(({ name }) => name));
   for (const [name, table] of tables.regions) {
     if (names.has(name)) continue;
-    stateChange -= regionState(table, storedPages(table));
+    stateChange -= regionState(table, table.storedPages());
     tables.regions.delete(name);
   }
   const superseded: number[] = [];
   const regions: RegionChange[] = [];
   for (const [k, region] of captured.regions.entries()) {
     const old = tables.regions.get(region.name);
-    if (old !== undefined && region.fresh) stateChange -= regionState(old, storedPages(old));
+    if (old !== undefined && region.fresh) stateChange -= regionState(old, old.storedPages());
     const table = old === undefined || region.fresh ? newTable(region, tables) : old;
     const applied = applyRegion(region, newest[k]!, table);
     stateChange += applied.stateChange;

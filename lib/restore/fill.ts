@@ -39,6 +39,8 @@ export class RestoreRun {
   readonly #watch: RestoreWatch;
   /** What `check` has put together, where all of it fits into staging at once: one for each region. */
   #kept: (Window | undefined)[] = [];
+  /** Made by `check`, for both phases: what differs does not change in between. */
+  #plans: RegionPlan[] | undefined;
 
   constructor(log: Log, codecs: CodecPorts, watch: RestoreWatch) {
     this.#log = log;
@@ -53,7 +55,9 @@ export class RestoreRun {
     base: PageTable | undefined,
   ): Promise<{ filledPages: number; zeroedPages: number }> {
     const fill = request.phase === 'fill';
-    const plans = request.regions.map((region) => planRegion(region, target, base));
+    this.#plans ??= request.regions.map((region) => planRegion(region, target, base));
+    // A region may have moved when it grew.
+    const plans = this.#plans.map((plan, k) => ({ ...plan, plain: new Map(plan.plain), request: request.regions[k]! }));
     const total = plans.reduce((sum, plan) => sum + plan.fills, 0);
     let done = 0;
     let zeroed = 0;
@@ -76,6 +80,7 @@ export class RestoreRun {
   close(): void {
     for (const window of this.#kept) window?.close();
     this.#kept = [];
+    this.#plans = undefined;
   }
 
   async #runRegion(k: number, plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
