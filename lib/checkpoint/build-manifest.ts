@@ -137,7 +137,7 @@ function proveDeltas({ name, fresh }: CapturedRegion, { compared }: NewestVersio
     for (let k = 0; k < pages.length; k++) {
       const page = pages[k]!;
       if (table?.isStored(page) && table.crc[page] === bases[k]) continue;
-      throw new TidemarkError('TIDEMARK_TRACKING_LOST', `the shadow of page ${page} of region ${name} was not what is stored`, {
+      throw new TidemarkError('TIDEMARK_WRITE_FAILED', `the shadow of page ${page} of region ${name} was not what is stored`, {
         hint: 'nothing is lost: take the checkpoint again, it stores these pages whole',
         retryable: true,
       });
