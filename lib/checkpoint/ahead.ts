@@ -96,8 +96,14 @@ export class Ahead {
     this.#current = { member, copy };
     this.#taken += countPages(taken);
     while (!copy.done) {
-      const segments = await this.#segments(Math.min(copy.segmentsLeft, SEGMENTS_A_TURN), signal);
-      if (segments === undefined) return 0;
+      // Nothing is awaited between acquiring and copying: a capture that comes in between would wait for these segments, and what it has given back
+      // must not be copied.
+      const segments = this.#engine.tryAcquire(Math.min(copy.segmentsLeft, SEGMENTS_A_TURN));
+      if (segments === undefined) {
+        await this.#anyFree(signal);
+        if (this.#ended) return 0;
+        continue;
+      }
       copy.copy(segments);
       this.#send();
       await setImmediate();
@@ -108,10 +114,8 @@ export class Ahead {
     return countPages(taken);
   }
 
-  /** Free segments; while there are none it looks again and again. Undefined when it was ended meanwhile. */
-  async #segments(want: number, signal: AbortSignal | undefined): Promise<Int32Array | undefined> {
-    const free = this.#engine.tryAcquire(want);
-    if (free !== undefined) return free;
+  /** Resolves when segments are free, or it was ended: it looks again and again. */
+  async #anyFree(signal: AbortSignal | undefined): Promise<void> {
     const started = performance.now();
     let asked = false;
     let failure: unknown;
@@ -130,11 +134,10 @@ export class Ahead {
           });
       }
       await setTimeout(LOOK_AGAIN_MS);
-      if (this.#ended) return undefined;
+      if (this.#ended) return;
       signal?.throwIfAborted();
       if (failure !== undefined) throw failure;
-      const segments = this.#engine.tryAcquire(want);
-      if (segments !== undefined) return segments;
+      if (this.#engine.staging.free() > 0) return;
       this.#engine.checkStall(started);
     }
   }

@@ -45,6 +45,22 @@ describe('precopy() that is joined', () => {
   // Its own hook, which removes them, comes last.
   const folder = storeFolders();
 
+  it('by checkpoint(), at any microtask before its first slice', async () => {
+    const models: Uint8Array[] = [];
+    const ids: number[] = [];
+    for (let microtasks = 0; microtasks < 12; microtasks++) {
+      stamp(region, range(0, 600), 10 + microtasks);
+      const ahead = c.precopy();
+      for (let k = 0; k < microtasks; k++) await null;
+      stamp(region, range(300, 700), 40 + microtasks);
+      models.push(copyOf(region));
+      ids.push((await c.checkpoint()).id);
+      await ahead;
+    }
+    for (const [k, id] of ids.entries()) assertSame(await stored(store, id), models[k]!, `after ${k} microtasks`);
+    await c.close();
+  });
+
   it('by checkpoint(), at any slice, with writes in between', async () => {
     const calls: Promise<Checkpoint>[] = [];
     const models: Uint8Array[] = [];
