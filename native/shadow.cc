@@ -350,7 +350,8 @@ uint64_t Shadows::usedBytes() {
 void Shadows::corrupt(uint32_t table) {
   const std::lock_guard<std::mutex> guard(mutex_);
   for (size_t k = 0; k < frames_.size(); k++) {
-    if (frames_[k].table == table) content(static_cast<uint32_t>(k))[7] ^= 0x10;
+    // Not what a job has just found right and works with: that would be stored.
+    if (frames_[k].table == table && !frames_[k].held) content(static_cast<uint32_t>(k))[7] ^= 0x10;
   }
 }
 

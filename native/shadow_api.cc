@@ -31,7 +31,9 @@ Napi::Value shadowsClose(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// Arguments are checked before the shadows are looked for: what is wrong with a call does not depend on what is open.
 uint32_t tableOf(const Args& args) { return static_cast<uint32_t>(args.integer(1, "table", UINT32_MAX)); }
+uint32_t sequenceOf(const Args& args) { return static_cast<uint32_t>(args.integer(2, "sequence", UINT32_MAX)); }
 
 Napi::Value shadowOpen(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), Shadows::find(Args(info).id(0))->openTable());
@@ -39,33 +41,39 @@ Napi::Value shadowOpen(const Napi::CallbackInfo& info) {
 
 Napi::Value shadowClose(const Napi::CallbackInfo& info) {
   const Args args(info);
-  Shadows::find(args.id(0))->closeTable(tableOf(args));
+  const uint32_t table = tableOf(args);
+  Shadows::find(args.id(0))->closeTable(table);
   return info.Env().Undefined();
 }
 
 Napi::Value shadowFail(const Napi::CallbackInfo& info) {
   const Args args(info);
-  const auto sequence = static_cast<uint32_t>(args.integer(2, "sequence", UINT32_MAX));
-  return Napi::Number::New(info.Env(), Shadows::find(args.id(0))->fail(tableOf(args), sequence));
+  const uint32_t table = tableOf(args);
+  const uint32_t sequence = sequenceOf(args);
+  return Napi::Number::New(info.Env(), Shadows::find(args.id(0))->fail(table, sequence));
 }
 
 Napi::Value shadowDrop(const Napi::CallbackInfo& info) {
   const Args args(info);
-  Shadows::find(args.id(0))->drop(tableOf(args), static_cast<uint32_t>(args.integer(2, "sequence", UINT32_MAX)));
+  const uint32_t table = tableOf(args);
+  const uint32_t sequence = sequenceOf(args);
+  Shadows::find(args.id(0))->drop(table, sequence);
   return info.Env().Undefined();
 }
 
 Napi::Value shadowForget(const Napi::CallbackInfo& info) {
   const Args args(info);
+  const uint32_t table = tableOf(args);
   const Runs runs = args.runs(2, "runs");
   const std::shared_ptr<Shadows> shadows = Shadows::find(args.id(0), true);
-  if (shadows != nullptr) shadows->forget(tableOf(args), runs);
+  if (shadows != nullptr) shadows->forget(table, runs);
   return info.Env().Undefined();
 }
 
 Napi::Value shadowCorrupt(const Napi::CallbackInfo& info) {
   const Args args(info);
-  Shadows::find(args.id(0))->corrupt(tableOf(args));
+  const uint32_t table = tableOf(args);
+  Shadows::find(args.id(0))->corrupt(table);
   return info.Env().Undefined();
 }
 
@@ -77,6 +85,7 @@ std::vector<uint32_t> copyOf(const Span<uint32_t>& words) { return words.length 
 
 Napi::Value shadowPut(const Napi::CallbackInfo& info) {
   const Args args(info);
+  const uint32_t table = tableOf(args);
   const std::vector<uint32_t> numbers = copyOf(args.words(2, "pages"));
   const Span<uint8_t> bytes = args.bytes(3, "bytes");
   const Span<uint32_t> crcs = args.words(4, "crcs");
@@ -84,7 +93,7 @@ Napi::Value shadowPut(const Napi::CallbackInfo& info) {
   need(bytes.length / kPageSize >= numbers.size() && crcs.length >= numbers.size() && depths.length >= numbers.size(), "bytes, crcs and depths must hold all pages");
   // They may have gone with the codec threads while a restore goes on.
   const std::shared_ptr<Shadows> shadows = Shadows::find(args.id(0), true);
-  if (shadows != nullptr) shadows->put(tableOf(args), numbers, bytes.data, crcs.data, depths.data);
+  if (shadows != nullptr) shadows->put(table, numbers, bytes.data, crcs.data, depths.data);
   return info.Env().Undefined();
 }
 
