@@ -34,8 +34,10 @@ std::vector<uint8_t*> Window::targets(size_t count) const {
     const size_t number = places[k] / kSegmentPages;
     if (number >= segments.size() || segments[number] < 0) fail("places must lie within the segments");
     const size_t start = static_cast<size_t>(segments[number]) * kSegmentStride;
-    if (start + kSegmentStride > staging.length) fail("segments must lie within staging");
-    result[k] = staging.data + start + kSegmentHeadroom + places[k] % kSegmentPages * kPageSize;
+    const size_t at = start + kSegmentHeadroom + places[k] % kSegmentPages * kPageSize;
+    // The last segment may be cut off behind the last page.
+    if (at + kPageSize > staging.length) fail("segments must lie within staging");
+    result[k] = staging.data + at;
   }
   return result;
 }

@@ -79,10 +79,10 @@ export function collectPart(
 /** Pages of a region as of a checkpoint, in segments as staging has them; those that were never stored are zero. All of them are compared with their CRC32C. */
 export async function readPages(log: Log, region: RegionTable, pages: Uint32Array): Promise<PageReader> {
   const segments = Int32Array.from({ length: Math.ceil(pages.length / SEGMENT_PAGES) }, (_, k) => k);
-  const memory = new Uint8Array(segments.length * SEGMENT_STRIDE);
+  const memory = new Uint8Array(placeOffset(pages.length - 1) + PAGE_SIZE);
   const parts = new Parts();
   for (const [place, page] of pages.entries()) if (region.isStored(page)) parts.addPage(region, page, place);
-  const scratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
+  const scratch = new Uint8Array(Math.min(pages.length, SEGMENT_PAGES) * PAGE_SIZE);
   for (const part of parts.list()) {
     try {
       collectPart(await log.payload(part.record, Kind.extent), part, scratch);
@@ -98,12 +98,17 @@ export async function readPages(log: Log, region: RegionTable, pages: Uint32Arra
     addon().assemblePages(scratch.subarray(0, part.slots.length * PAGE_SIZE), true, part.places, memory, segments);
   }
   const page = (place: number): Uint8Array => {
-    const at = Math.floor(place / SEGMENT_PAGES) * SEGMENT_STRIDE + SEGMENT_HEADROOM + (place % SEGMENT_PAGES) * PAGE_SIZE;
+    const at = placeOffset(place);
     return memory.subarray(at, at + PAGE_SIZE);
   };
   const wrong = pages.filter((number, place) => region.isStored(number) && addon().crc32c(page(place)) !== region.crc[number]);
   if (wrong.length > 0) throw notWhatWasStored(region.name, wrong);
   return page;
+}
+
+/** Where a place is in segments that lie one behind the other. */
+function placeOffset(place: number): number {
+  return Math.floor(place / SEGMENT_PAGES) * SEGMENT_STRIDE + SEGMENT_HEADROOM + (place % SEGMENT_PAGES) * PAGE_SIZE;
 }
 
 /** The page in a place; valid as long as the memory it was read into. */

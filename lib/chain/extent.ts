@@ -74,7 +74,8 @@ export class ExtentReader {
   readonly #framePages: number;
   readonly #frames: Uint8Array[] = [];
   readonly #raw: boolean[] = [];
-  readonly #buffer: Uint8Array;
+  /** One frame; made when the first one is decompressed. */
+  #buffer: Uint8Array | undefined;
   #loaded = -1;
 
   /** @param payload checked already by its record's checksum */
@@ -95,7 +96,6 @@ export class ExtentReader {
       this.#frames.push(read.raw((length & ~STORED_RAW) >>> 0));
     }
     read.end();
-    this.#buffer = new Uint8Array(this.#framePages * PAGE_SIZE);
   }
 
   /** The page in a slot; the bytes are valid until the next call. */
@@ -113,6 +113,7 @@ export class ExtentReader {
       if (bytes.length !== pages * PAGE_SIZE) throw damaged(`${this.#what}: frame ${frame} has ${bytes.length} bytes`);
       return bytes;
     }
+    this.#buffer ??= new Uint8Array(Math.min(this.#framePages, this.count) * PAGE_SIZE);
     const target = this.#buffer.subarray(0, pages * PAGE_SIZE);
     if (this.#loaded !== frame) {
       this.#loaded = -1;

@@ -1,7 +1,11 @@
+import { setTimeout } from 'node:timers/promises';
 import type { MessagePort } from 'node:worker_threads';
 import { fromPlain, TidemarkError } from '../errors.js';
 import type { AttachCodecs, CodecJob, Done, Encoded, EncodeFailed } from './protocol.js';
 import { Staging } from './staging.js';
+
+/** Milliseconds between two looks for free staging. */
+const LOOK_AGAIN_MS = 1;
 
 interface Waiting {
   resolve(wrong: Uint32Array): void;
@@ -15,10 +19,15 @@ export class CodecPorts {
   #staging: Staging | undefined;
   #waiting = new Map<number, Waiting>();
   #nextJob = 1;
+  readonly #onStarved: () => void;
+  /** Restores that wait for staging. */
+  #starving = 0;
   readonly #onEncoded: (message: Encoded | EncodeFailed, staging: Staging) => void;
 
-  constructor(onEncoded: (message: Encoded | EncodeFailed, staging: Staging) => void) {
+  /** @param onStarved somebody waits for staging: what is ready to be written must not wait for more */
+  constructor(onEncoded: (message: Encoded | EncodeFailed, staging: Staging) => void, onStarved: () => void) {
     this.#onEncoded = onEncoded;
+    this.#onStarved = onStarved;
   }
 
   /** A new set of codec threads, in place of the one before, whose unfinished jobs fail. */
@@ -57,7 +66,35 @@ export class CodecPorts {
   }
 
   starved(): boolean {
-    return this.#staging?.starved() ?? false;
+    return this.#starving > 0 || (this.#staging?.starved() ?? false);
+  }
+
+  /**
+   * Up to `want` segments of staging. Half of what is free is left to others: captures must go on beside a restore that waits for its caller, which may
+   * itself be in such a capture.
+   * @param check throws when it is not to wait any longer
+   */
+  async borrow(want: number, check: () => void): Promise<{ staging: Staging; segments: Int32Array }> {
+    const lend = (): { staging: Staging; segments: Int32Array } | undefined => {
+      check();
+      const staging = this.#staging;
+      if (staging === undefined) throw new TidemarkError('TIDEMARK_STALLED', 'no codec thread is running', { hint: 'try again' });
+      const half = Math.floor(staging.free() / 2);
+      const segments = half === 0 ? undefined : staging.tryAcquire(Math.min(want, half));
+      return segments === undefined ? undefined : { staging, segments };
+    };
+    let lent = lend();
+    if (lent !== undefined) return lent;
+    this.#starving++;
+    try {
+      for (; lent === undefined; lent = lend()) {
+        this.#onStarved();
+        await setTimeout(LOOK_AGAIN_MS);
+      }
+    } finally {
+      this.#starving--;
+    }
+    return lent;
   }
 
   /** Sends a job to the codec thread with the fewest; which pages of a FinishJob are wrong. */

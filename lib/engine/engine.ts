@@ -1,30 +1,12 @@
-import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import { OLDER_VERSION_BYTES } from '../chain/older-versions.js';
 import { upkeep, warn } from '../diagnostics.js';
 import { fromPlain, TidemarkError } from '../errors.js';
 import { addon, SEGMENT_STRIDE } from '../kernel/addon.js';
-import { memoryShare } from '../memory-limit.js';
-import { isNumber, isOptions, option } from '../options.js';
 import type { CodecData } from './codec-thread.js';
+import { type CheckedEngine, checkEngine, type EngineOptions } from './options.js';
 import type { Calls, EncodeJob, StorageEvent, ToStorage } from './protocol.js';
 import { Staging } from './staging.js';
-
-export interface EngineOptions {
-  /** Codec threads. Default: one for each core the process may use, at most 4. */
-  workers?: number;
-  /** Memory for checkpoints in flight, in bytes. Default: an eighth of the memory the process may use, 16 MiB to 256 MiB. */
-  maxStagingBytes?: number;
-  /**
-   * Memory for copies of captured pages, in bytes: a page that has one is stored as what changed in it. 0: none. Default: an eighth of the memory the process may
-   * use, 16 MiB to 4 GiB; taken only as pages are captured.
-   */
-  maxShadowBytes?: number;
-  /** A page is stored full at the latest after so many deltas: what reading one may cost. 1 to 64. Default: 32. */
-  maxDeltas?: number;
-  /** A capture that waits for staging fails when nothing was released for so many milliseconds. Default: 60,000. */
-  stallMs?: number;
-}
 
 /** How an engine is doing. */
 export interface EngineStats {
@@ -67,10 +49,8 @@ export class Engine {
   static #shared: Engine | undefined;
   /** @internal Codec threads, and threads that copy during a capture. */
   readonly workers: number;
-  readonly #maxDeltas: number;
+  readonly #options: CheckedEngine;
   readonly #segments: number;
-  readonly #shadowBytes: number;
-  readonly #stallMs: number;
   #storage: Worker | undefined;
   #codecs: Worker[] = [];
   /** The codec threads get segments in turn. */
@@ -92,17 +72,9 @@ export class Engine {
   #attached: ((ring: number) => void) | undefined;
 
   constructor(options: EngineOptions = {}) {
-    isOptions('Engine', options, ['workers', 'maxStagingBytes', 'maxShadowBytes', 'maxDeltas', 'stallMs']);
-    this.workers = option(options.workers, (value) => isNumber('workers', value, 1, 64)) ?? Math.min(4, availableParallelism());
-    const bytes =
-      option(options.maxStagingBytes, (value) => isNumber('maxStagingBytes', value, 4 << 20, 64 * 2 ** 30)) ??
-      memoryShare(8, 16 << 20, 256 << 20);
-    this.#shadowBytes =
-      option(options.maxShadowBytes, (value) => isNumber('maxShadowBytes', value, 0, 2 ** 43)) ??
-      memoryShare(8, 16 << 20, 4 * 2 ** 30);
-    this.#maxDeltas = option(options.maxDeltas, (value) => isNumber('maxDeltas', value, 1, 64)) ?? 32;
-    this.#stallMs = option(options.stallMs, (value) => isNumber('stallMs', value, 1, 2 ** 31)) ?? 60_000;
-    this.#segments = Math.max(3, Math.floor(bytes / SEGMENT_STRIDE));
+    this.#options = checkEngine(options);
+    this.workers = this.#options.workers;
+    this.#segments = Math.max(3, Math.floor(this.#options.stagingBytes / SEGMENT_STRIDE));
   }
 
   /** The engine that is used when none is named. */
@@ -117,7 +89,7 @@ export class Engine {
       workers: this.#codecs.length,
       stagingBytes: this.#segments * SEGMENT_STRIDE,
       stagingFreeBytes: (this.#staging?.free() ?? this.#segments) * SEGMENT_STRIDE,
-      shadowBytes: this.#shadowBytes,
+      shadowBytes: this.#options.shadowBytes,
       shadowUsedBytes: this.#shadows === undefined ? 0 : addon().shadowsUsed(this.#shadows),
       checkpointers: this.#sessions.size,
       pendingCalls: this.#calls.size,
@@ -275,7 +247,7 @@ export class Engine {
 
   /** @internal How many deltas a page may have. None while the lists of versions take their share of the shadows' memory: pages that are stored full make them shorter. */
   get maxDeltas(): number {
-    return this.#olderVersions * OLDER_VERSION_BYTES < this.#shadowBytes / LISTS_SHARE ? this.#maxDeltas : 0;
+    return this.#olderVersions * OLDER_VERSION_BYTES < this.#options.shadowBytes / LISTS_SHARE ? this.#options.maxDeltas : 0;
   }
 
   /** @internal The page tables of a checkpointer keep so many versions below the newest ones. */
@@ -286,7 +258,7 @@ export class Engine {
 
   /** @internal Whether there is any room for shadows. */
   get hasShadows(): boolean {
-    return this.#shadowBytes > 0;
+    return this.#options.shadowBytes > 0;
   }
 
   /** @internal At least one free segment; where there is none it tells the storage thread, then waits. @throws `TIDEMARK_STALLED` */
@@ -297,9 +269,9 @@ export class Engine {
     // The storage thread may hold the last segments, waiting for more to write with them: it must be told before this thread waits.
     this.tell({ type: 'starved' });
     try {
-      return staging.acquire(want, this.#stallMs);
+      return staging.acquire(want, this.#options.stallMs);
     } catch (error) {
-      throw stalled(error, this.#stallMs);
+      throw stalled(error, this.#options.stallMs);
     }
   }
 
@@ -312,13 +284,13 @@ export class Engine {
     try {
       return staging.tryAcquire(want);
     } catch (error) {
-      throw stalled(error, this.#stallMs);
+      throw stalled(error, this.#options.stallMs);
     }
   }
 
   /** @internal For who waits for staging without blocking, since `started`. @throws `TIDEMARK_STALLED` */
   checkStall(started: number): void {
-    if (performance.now() - started > this.#stallMs) throw stalled({ code: 'ERR_STALLED' }, this.#stallMs);
+    if (performance.now() - started > this.#options.stallMs) throw stalled({ code: 'ERR_STALLED' }, this.#options.stallMs);
   }
 
   /** @internal */
@@ -330,7 +302,7 @@ export class Engine {
   async #startCodecs(): Promise<void> {
     const storage = this.#startStorage();
     const staging = Staging.create(this.#segments);
-    const shadows = addon().shadowsCreate(this.#shadowBytes - Math.floor(this.#shadowBytes / LISTS_SHARE));
+    const shadows = addon().shadowsCreate(this.#options.shadowBytes - Math.floor(this.#options.shadowBytes / LISTS_SHARE));
     const ports: MessagePort[] = [];
     const codecs: Worker[] = [];
     let fail = (_what: string): void => {};

@@ -29,6 +29,10 @@ let nextId = (workerData as { firstId: number }).firstId;
 /** A capture waits for staging, or is about to: what has arrived is written without waiting for more. */
 let starved = false;
 
+const pumpAll = (): void => {
+  for (const host of stores.values()) host.committer.pump();
+};
+
 const codecs = new CodecPorts((message, staging) => {
   if (faulty('storage.exit')) process.exit(1);
   const host = sessions.get(message.session)?.store;
@@ -39,7 +43,7 @@ const codecs = new CodecPorts((message, staging) => {
     release();
     host.committer.encodeFailed(message, message.error);
   }
-});
+}, pumpAll);
 
 function need<T>(map: Map<number, T>, id: number, what: string): T {
   const found = map.get(id);
@@ -280,7 +284,7 @@ port.on('message', (message: ToStorage) => {
       break;
     case 'starved':
       starved = true;
-      for (const host of stores.values()) host.committer.pump();
+      pumpAll();
       break;
     case 'codecs':
       codecs.attach(message);

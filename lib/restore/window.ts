@@ -1,4 +1,3 @@
-import { setTimeout } from 'node:timers/promises';
 import { deltasBetween, notWhatWasStored, type Part, Parts } from '../chain/assembly.js';
 import { type RegionTable, Version } from '../chain/page-table.js';
 import type { CodecPorts } from '../engine/codec-ports.js';
@@ -7,9 +6,6 @@ import type { Staging } from '../engine/staging.js';
 import { TidemarkError } from '../errors.js';
 import { SEGMENT_PAGES } from '../kernel/addon.js';
 import type { RegionPlan } from './plan.js';
-
-/** Milliseconds between two looks for free staging. */
-const LOOK_AGAIN_MS = 1;
 
 /** Reads extents and has them decoded: everything of `parts`, and what else is wanted of the same extents. */
 export type DecodeParts = (parts: readonly Part[], combine: boolean, into: Segments) => Promise<void>;
@@ -33,21 +29,13 @@ export class Window {
     this.#pages = plan.assembled.subarray(from, from + segments.length * SEGMENT_PAGES);
   }
 
-  /**
-   * For the pages of a plan from number `from` on, as many as there is staging for. Half of what is free is left to others: captures must go on beside a restore
-   * that waits for its caller, which may itself be in such a capture.
-   */
+  /** For the pages of a plan from number `from` on, as many as there is staging for. */
   static async open(plan: RegionPlan, from: number, codecs: CodecPorts, aborted: () => boolean): Promise<Window> {
     const want = Math.ceil((plan.assembled.length - from) / SEGMENT_PAGES);
-    for (;;) {
-      const { staging } = codecs;
-      if (staging === undefined) throw new TidemarkError('TIDEMARK_STALLED', 'no codec thread is running', { hint: 'try again' });
+    const { staging, segments } = await codecs.borrow(want, () => {
       if (aborted()) throw new TidemarkError('TIDEMARK_ABORTED', 'the restore was aborted');
-      const half = Math.floor(staging.free() / 2);
-      const segments = half === 0 ? undefined : staging.tryAcquire(Math.min(want, half));
-      if (segments !== undefined) return new Window(plan, from, codecs, staging, segments);
-      await setTimeout(LOOK_AGAIN_MS);
-    }
+    });
+    return new Window(plan, from, codecs, staging, segments);
   }
 
   /** The number in the plan of the first page behind it. */
