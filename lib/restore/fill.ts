@@ -78,6 +78,14 @@ export class RestoreRun {
     this.#kept = [];
   }
 
+  /** A region whose window is not kept any more is put together again when it is filled. */
+  #giveUp(): boolean {
+    const k = this.#kept.findLastIndex((window) => window !== undefined);
+    this.#kept[k]?.close();
+    if (k >= 0) this.#kept[k] = undefined;
+    return k >= 0;
+  }
+
   async #runRegion(k: number, plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
     const kept = this.#kept[k];
     if (fill && kept?.usable) {
@@ -93,7 +101,7 @@ export class RestoreRun {
 
   async #assemble(k: number, plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
     for (let from = 0; from < plan.assembled.length; ) {
-      const window = await Window.open(plan, from, this.#codecs, this.#watch.aborted);
+      const window = await Window.open(plan, from, this.#codecs, this.#watch.aborted, () => this.#giveUp());
       let keep = false;
       try {
         await window.assemble((parts, combine, segments) =>

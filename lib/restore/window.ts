@@ -36,8 +36,15 @@ export class Window {
   /**
    * For the pages of a plan from number `from` on, as many as there is staging for. Half of what is free is left to others: captures must go on beside a restore
    * that waits for its caller, which may itself be in such a capture.
+   * @param giveUp frees something that the same restore keeps, if it keeps anything: nobody else would
    */
-  static async open(plan: RegionPlan, from: number, codecs: CodecPorts, aborted: () => boolean): Promise<Window> {
+  static async open(
+    plan: RegionPlan,
+    from: number,
+    codecs: CodecPorts,
+    aborted: () => boolean,
+    giveUp: () => boolean,
+  ): Promise<Window> {
     const want = Math.ceil((plan.assembled.length - from) / SEGMENT_PAGES);
     for (;;) {
       const { staging } = codecs;
@@ -46,7 +53,7 @@ export class Window {
       const half = Math.floor(staging.free() / 2);
       const segments = half === 0 ? undefined : staging.tryAcquire(Math.min(want, half));
       if (segments !== undefined) return new Window(plan, from, codecs, staging, segments);
-      await setTimeout(LOOK_AGAIN_MS);
+      if (!giveUp()) await setTimeout(LOOK_AGAIN_MS);
     }
   }
 
