@@ -132,7 +132,6 @@ export class RestoreRun {
     from: number,
   ): Wanted {
     const plain = plan.plain.get(record);
-    plan.plain.delete(record);
     const pages = places.map((place) => plan.assembled[from + place]!);
     return { record, kind, plain, part: { slots, places, segments, combine }, pages };
   }
@@ -146,7 +145,11 @@ export class RestoreRun {
     let failure: unknown;
     const start = (wanted: Wanted, record: Uint8Array | undefined): void => {
       const job = this.#decode(wanted, record, plan, fill)
-        .then(() => onPages(wanted.plain?.pages.length ?? 0))
+        .then(() => {
+          // Only now: what fails may be done again in another way.
+          plan.plain.delete(wanted.record);
+          onPages(wanted.plain?.pages.length ?? 0);
+        })
         .catch((error) => {
           failure ??= foundIn(pageList(plan.wanted.name, wanted.pages), error);
         })
