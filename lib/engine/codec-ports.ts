@@ -13,6 +13,12 @@ interface Waiting {
   port: MessagePort;
 }
 
+/** Segments of staging, and which. */
+export interface Lent {
+  staging: Staging;
+  segments: Int32Array;
+}
+
 /** The codec threads as the storage thread sees them: what they encoded arrives here, what is to be decoded goes out. */
 export class CodecPorts {
   #ports: MessagePort[] = [];
@@ -70,24 +76,29 @@ export class CodecPorts {
   }
 
   /**
-   * Up to `want` segments of staging. Half of what is free is left to others: captures must go on beside a restore that waits for its caller, which may
-   * itself be in such a capture.
+   * Up to `want` segments of staging, if there are any to be had. Half of what is free is left to others: captures must go on beside what is kept until a
+   * caller has answered, which may itself be in such a capture.
+   */
+  lend(want: number): Lent | undefined {
+    return this.#lend((free) => Math.min(want, Math.floor(free / 2)));
+  }
+
+  /**
+   * One segment, as soon as there is one.
    * @param check throws when it is not to wait any longer
    */
-  async borrow(want: number, check: () => void): Promise<{ staging: Staging; segments: Int32Array }> {
-    const lend = (): { staging: Staging; segments: Int32Array } | undefined => {
+  async reserve(check: () => void): Promise<Lent> {
+    const take = (): Lent | undefined => {
       check();
-      const staging = this.#staging;
-      if (staging === undefined) throw new TidemarkError('TIDEMARK_STALLED', 'no codec thread is running', { hint: 'try again' });
-      const half = Math.floor(staging.free() / 2);
-      const segments = half === 0 ? undefined : staging.tryAcquire(Math.min(want, half));
-      return segments === undefined ? undefined : { staging, segments };
+      if (this.#staging === undefined)
+        throw new TidemarkError('TIDEMARK_STALLED', 'no codec thread is running', { hint: 'try again' });
+      return this.#lend((free) => Math.min(1, free));
     };
-    let lent = lend();
+    let lent = take();
     if (lent !== undefined) return lent;
     this.#starving++;
     try {
-      for (; lent === undefined; lent = lend()) {
+      for (; lent === undefined; lent = take()) {
         this.#onStarved();
         await setTimeout(LOOK_AGAIN_MS);
       }
@@ -95,6 +106,19 @@ export class CodecPorts {
       this.#starving--;
     }
     return lent;
+  }
+
+  #lend(count: (free: number) => number): Lent | undefined {
+    const staging = this.#staging;
+    if (staging === undefined) return undefined;
+    try {
+      const want = count(staging.free());
+      const segments = want === 0 ? undefined : staging.tryAcquire(want);
+      return segments === undefined ? undefined : { staging, segments };
+    } catch (cause) {
+      // The thread that made it has closed it; that is told in a message that is still to come.
+      throw new TidemarkError('TIDEMARK_STALLED', 'the codec threads of the engine were replaced', { cause, hint: 'try again' });
+    }
   }
 
   /** Sends a job to the codec thread with the fewest; which pages of a FinishJob are wrong. */

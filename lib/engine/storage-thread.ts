@@ -199,15 +199,20 @@ const handlers: Handlers = {
     const plan = planned(session, request.uid);
     // Before the log is pinned: it may wait for a reopening, which waits for pins.
     const base = await baseTable(store, session, request.base);
-    // A rejected write of another checkpointer must not close the log under a region that is being filled.
-    await store.log.pin();
     try {
-      return await plan.run.run(request, plan.table, base);
+      await plan.run.prepare(request, plan.table, base);
+      // A rejected write of another checkpointer must not close the log under a region that is being filled.
+      await store.log.pin();
+      try {
+        return await plan.run.run(request.phase);
+      } finally {
+        store.log.unpin();
+      }
     } catch (error) {
       endRestore(session);
       throw error;
     } finally {
-      store.log.unpin();
+      plan.run.release();
     }
   },
 

@@ -4,7 +4,7 @@ import type { Log } from '../chain/log.js';
 import { type PageTable, type Stored, Version } from '../chain/page-table.js';
 import { present } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
-import type { CodecPorts } from '../engine/codec-ports.js';
+import type { CodecPorts, Lent } from '../engine/codec-ports.js';
 import type { DecodeJob, RestoreRequest, Segments } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { addon } from '../kernel/addon.js';
@@ -40,7 +40,10 @@ export class RestoreRun {
   /** What `check` has put together, where all of it fits into staging at once: one for each region. */
   #kept: (Window | undefined)[] = [];
   /** Made by `check`, for both phases: what differs does not change in between. */
-  #plans: RegionPlan[] | undefined;
+  #planned: RegionPlan[] | undefined;
+  /** For the phase that is under way. */
+  #plans: RegionPlan[] = [];
+  #reserve: Lent | undefined;
 
   constructor(log: Log, codecs: CodecPorts, watch: RestoreWatch) {
     this.#log = log;
@@ -48,16 +51,23 @@ export class RestoreRun {
     this.#watch = watch;
   }
 
-  /** @param base the page tables of the checkpoint that the memory descends from, when it does */
-  async run(
-    request: RestoreRequest,
-    target: PageTable,
-    base: PageTable | undefined,
-  ): Promise<{ filledPages: number; zeroedPages: number }> {
-    const fill = request.phase === 'fill';
-    this.#plans ??= request.regions.map((region) => planRegion(region, target, base));
+  /**
+   * Finds out what has to be done, and takes the staging that is needed at least: before the log is pinned, for what is in staging may wait for the log to be
+   * reopened.
+   * @param base the page tables of the checkpoint that the memory descends from, when it does
+   */
+  async prepare(request: RestoreRequest, target: PageTable, base: PageTable | undefined): Promise<void> {
+    this.#planned ??= request.regions.map((region) => planRegion(region, target, base));
     // A region may have moved when it grew.
-    const plans = this.#plans.map((plan, k) => ({ ...plan, plain: new Map(plan.plain), request: request.regions[k]! }));
+    this.#plans = this.#planned.map((plan, k) => ({ ...plan, plain: new Map(plan.plain), request: request.regions[k]! }));
+    const isKept = (k: number): boolean => request.phase === 'fill' && this.#kept[k]?.usable === true;
+    if (!this.#plans.some(({ assembled }, k) => assembled.length > 0 && !isKept(k))) return;
+    this.#reserve = await this.#codecs.reserve(() => this.#checkAborted());
+  }
+
+  async run(phase: RestoreRequest['phase']): Promise<{ filledPages: number; zeroedPages: number }> {
+    const fill = phase === 'fill';
+    const plans = this.#plans;
     const total = plans.reduce((sum, plan) => sum + plan.fills, 0);
     let done = 0;
     let zeroed = 0;
@@ -80,7 +90,19 @@ export class RestoreRun {
   close(): void {
     for (const window of this.#kept) window?.close();
     this.#kept = [];
-    this.#plans = undefined;
+    this.#planned = undefined;
+    this.release();
+  }
+
+  /** One phase is over. */
+  release(): void {
+    this.#plans = [];
+    this.#reserve?.staging.releaseAll(this.#reserve.segments);
+    this.#reserve = undefined;
+  }
+
+  #checkAborted(): void {
+    if (this.#watch.aborted()) throw new TidemarkError('TIDEMARK_ABORTED', 'the restore was aborted');
   }
 
   async #runRegion(k: number, plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
@@ -98,7 +120,8 @@ export class RestoreRun {
 
   async #assemble(k: number, plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
     for (let from = 0; from < plan.assembled.length; ) {
-      const window = await Window.open(plan, from, this.#codecs, this.#watch.aborted);
+      this.#checkAborted();
+      const window = Window.open(plan, from, this.#codecs, this.#reserve);
       let keep = false;
       try {
         await window.assemble((parts, combine, into) =>
@@ -110,7 +133,7 @@ export class RestoreRun {
           ),
         );
         if (fill) await window.fill(plan);
-        keep = !fill && from === 0 && window.end === plan.assembled.length;
+        keep = !fill && window.isKeepable && from === 0 && window.end === plan.assembled.length;
       } finally {
         if (keep) this.#kept[k] = window;
         else window.close();
@@ -123,7 +146,6 @@ export class RestoreRun {
   /** An extent is read once: what else is wanted of it goes along. */
   #withPlain({ record, kind, slots, places }: Part, combine: boolean, into: Segments, plan: RegionPlan, from: number): Wanted {
     const plain = plan.plain.get(record);
-    plan.plain.delete(record);
     const pages = places.map((place) => plan.assembled[from + place]!);
     return { record, kind, plain, part: { slots, places, combine, ...into }, pages };
   }
@@ -137,7 +159,11 @@ export class RestoreRun {
     let failure: unknown;
     const start = (wanted: Wanted, record: Uint8Array | undefined): void => {
       const job = this.#decode(wanted, record, plan, fill)
-        .then(() => onPages(wanted.plain?.pages.length ?? 0))
+        .then(() => {
+          // Only now: what fails may be done again in another way.
+          plan.plain.delete(wanted.record);
+          onPages(wanted.plain?.pages.length ?? 0);
+        })
         .catch((error) => {
           failure ??= foundIn(pageList(plan.wanted.name, wanted.pages), error);
         })
@@ -146,7 +172,7 @@ export class RestoreRun {
     };
     try {
       for (let k = 0; k < all.length && failure === undefined; k += READ_AT_ONCE) {
-        if (this.#watch.aborted()) throw new TidemarkError('TIDEMARK_ABORTED', 'the restore was aborted');
+        this.#checkAborted();
         const some = all.slice(k, k + READ_AT_ONCE);
         const records = await this.#log.records(
           some.map(({ record }) => record),

@@ -1,8 +1,8 @@
 import { deltasBetween, notWhatWasStored, type Part, Parts } from '../chain/assembly.js';
+import { isDamage } from '../chain/damage.js';
 import { type RegionTable, Version } from '../chain/page-table.js';
-import type { CodecPorts } from '../engine/codec-ports.js';
+import type { CodecPorts, Lent } from '../engine/codec-ports.js';
 import type { FillPages, Segments } from '../engine/protocol.js';
-import type { Staging } from '../engine/staging.js';
 import { TidemarkError } from '../errors.js';
 import { SEGMENT_PAGES } from '../kernel/addon.js';
 import type { RegionPlan } from './plan.js';
@@ -14,28 +14,37 @@ export type DecodeParts = (parts: readonly Part[], combine: boolean, into: Segme
 export class Window {
   readonly #plan: RegionPlan;
   readonly #codecs: CodecPorts;
-  readonly #staging: Staging;
-  readonly #segments: Int32Array;
+  readonly #lent: Lent;
+  readonly #isReserve: boolean;
   /** Ascending; the place of a page is its index. */
   readonly #pages: Uint32Array;
   readonly #from: number;
 
-  private constructor(plan: RegionPlan, from: number, codecs: CodecPorts, staging: Staging, segments: Int32Array) {
+  private constructor(plan: RegionPlan, from: number, codecs: CodecPorts, lent: Lent, isReserve: boolean) {
     this.#plan = plan;
     this.#from = from;
     this.#codecs = codecs;
-    this.#staging = staging;
-    this.#segments = segments;
-    this.#pages = plan.assembled.subarray(from, from + segments.length * SEGMENT_PAGES);
+    this.#lent = lent;
+    this.#isReserve = isReserve;
+    this.#pages = plan.assembled.subarray(from, from + lent.segments.length * SEGMENT_PAGES);
   }
 
-  /** For the pages of a plan from number `from` on, as many as there is staging for. */
-  static async open(plan: RegionPlan, from: number, codecs: CodecPorts, aborted: () => boolean): Promise<Window> {
-    const want = Math.ceil((plan.assembled.length - from) / SEGMENT_PAGES);
-    const { staging, segments } = await codecs.borrow(want, () => {
-      if (aborted()) throw new TidemarkError('TIDEMARK_ABORTED', 'the restore was aborted');
-    });
-    return new Window(plan, from, codecs, staging, segments);
+  /**
+   * For the pages of a plan from number `from` on, as many as there is staging for.
+   * @param reserve what it is where there is none. It never waits for staging: what is there may wait for the log to be reopened, and that for a restore that
+   * has pinned it
+   */
+  static open(plan: RegionPlan, from: number, codecs: CodecPorts, reserve: Lent | undefined): Window {
+    const lent = codecs.lend(Math.ceil((plan.assembled.length - from) / SEGMENT_PAGES));
+    if (lent !== undefined) return new Window(plan, from, codecs, lent, false);
+    if (reserve === undefined || reserve.staging !== codecs.staging)
+      throw new TidemarkError('TIDEMARK_STALLED', 'the codec threads of the engine were replaced', { hint: 'try again' });
+    return new Window(plan, from, codecs, reserve, true);
+  }
+
+  /** Whether it may be kept until the restore goes on: the reserve is wanted for what comes next. */
+  get isKeepable(): boolean {
+    return !this.#isReserve;
   }
 
   /** The number in the plan of the first page behind it. */
@@ -45,7 +54,7 @@ export class Window {
 
   /** Its memory is gone when the codec threads were replaced. */
   get usable(): boolean {
-    return this.#codecs.staging === this.#staging;
+    return this.#codecs.staging === this.#lent.staging;
   }
 
   /** Puts the pages together and compares them; what was made of memory and is not right is made again of what is stored. */
@@ -58,8 +67,14 @@ export class Window {
       const page = this.#pages[place]!;
       for (const version of deltasBetween(plan.has!, plan.wanted, page)!) deltas.add(version, place);
     }
-    await this.#read(fromMemory);
-    await this.#fromChain(fromChain, deltas, decode);
+    try {
+      await this.#read(fromMemory);
+      await this.#fromChain(fromChain, deltas, decode);
+    } catch (error) {
+      // The deltas that lead there from what is in memory may be of checkpoints that are not asked for: damage to these is no reason to fail.
+      if (fromMemory.length === 0 || !isDamage(error)) throw error;
+      await this.#fromChain(places, new Parts(), decode);
+    }
     let wrong = await this.#finish();
     // The kernel does not see every write, and memory may rot.
     const again = wrong.filter((place) => plan.fromMemory[this.#from + place] === 1);
@@ -77,11 +92,11 @@ export class Window {
   }
 
   close(): void {
-    this.#staging.releaseAll(this.#segments);
+    if (!this.#isReserve) this.#lent.staging.releaseAll(this.#lent.segments);
   }
 
   get #into(): Segments {
-    return { ring: this.#staging.handle.ring, segments: this.#segments };
+    return { ring: this.#lent.staging.handle.ring, segments: this.#lent.segments };
   }
 
   #pagesAt(places: Uint32Array): Uint32Array {
@@ -112,7 +127,7 @@ export class Window {
 
   /** @returns the places of the pages that are wrong */
   async #finish(into?: RegionPlan['request']): Promise<Uint32Array> {
-    const jobs = Array.from(this.#segments, async (segment, k) => {
+    const jobs = Array.from(this.#lent.segments, async (segment, k) => {
       const pages = this.#pages.slice(k * SEGMENT_PAGES, (k + 1) * SEGMENT_PAGES);
       const { ring } = this.#into;
       const wrong = await this.#codecs.run({ type: 'finish', ring, segment, ...fillPages(this.#plan.wanted, pages, into) });

@@ -46,6 +46,15 @@ describe('kernel: room for shadows', () => {
       assert.deepEqual(new Set(kindsOf(kept)), new Set(['delta']));
     }));
 
+  it('is made by what was seen only by a capture of everything before what was written once', () =>
+    withShadows(8, (shadows, table) => {
+      encode(shadows, jobOf(table), pagesOf([1, 2, 3, 4]));
+      encode(shadows, jobOf(table, { mode: WHOLE }), pagesOf([5, 6, 7, 8]));
+      encode(shadows, jobOf(table), pagesOf([11, 12, 13, 14]));
+      const kept = [1, 2, 3, 4].map((page) => has(shadows, table, page, 0));
+      assert.deepEqual(kept, [true, true, true, true]);
+    }));
+
   it('is made by what is cold, and what was written often stays longer', () =>
     withShadows(8, (shadows, table) => {
       for (let value = 0; value < 4; value++) encode(shadows, jobOf(table), pagesOf([1, 2], value));

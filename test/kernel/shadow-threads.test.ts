@@ -105,6 +105,18 @@ describe('kernel: shadows and threads', () => {
       await ended(thread);
     }));
 
+  it('count turns anew in each generation', () =>
+    withShadows(8, async (shadows, table) => {
+      const thread = await helper(shadows);
+      for (let turn = 0; turn < 5; turn++) encode(shadows, jobOf(table, { turn }), [[7, pageOf(7, turn)]]);
+      const generation = addon().shadowFail(shadows, table, 0);
+      await begin(thread, { shadows, job: jobOf(table, { generation, turn: 1 }), page: 7, content: pageOf(7, 11) });
+      assert.deepEqual(kindsOf(encode(shadows, jobOf(table, { generation, turn: 0 }), [[7, pageOf(7, 10)]])), ['full']);
+      const { kinds, bases } = (await thread.next()) as Answer;
+      assert.deepEqual([kinds, bases], [[1], [addon().crc32c(pageOf(7, 10))]]);
+      await ended(thread);
+    }));
+
   it('do not wait any more when the generation ends, or the table', () =>
     withShadows(8, async (shadows, table) => {
       const thread = await helper(shadows);
