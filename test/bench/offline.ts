@@ -1,6 +1,14 @@
 import type { CCtx } from 'zstd-napi/binding.js';
-import { collectPart, type PageVersion, Parts } from '../../lib/chain/assembly.js';
-import { DELTAS, type ExtentLayout, ExtentReader, encodeExtent, FULL_PAGES, scratchSize } from '../../lib/chain/extent.js';
+import { collectPart, type PageVersion, type Part, Parts } from '../../lib/chain/assembly.js';
+import {
+  DELTAS,
+  EXTENT_ROOM,
+  type ExtentLayout,
+  ExtentReader,
+  encodeExtent,
+  FULL_PAGES,
+  scratchSize,
+} from '../../lib/chain/extent.js';
 import { KEY_BYTES } from '../../lib/chain/header.js';
 import { Version } from '../../lib/chain/page-table.js';
 import { RECORD_HEADER } from '../../lib/chain/record.js';
@@ -180,6 +188,7 @@ export function versionsAt(chain: Chain, page: number, epoch: number): Stored[] 
 export class OfflineDecoder {
   readonly #chain: Chain;
   readonly #scratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
+  readonly #frames = new Uint8Array(EXTENT_ROOM);
   readonly #one = new Uint8Array(SEGMENT_STRIDE);
 
   constructor(chain: Chain) {
@@ -200,18 +209,22 @@ export class OfflineDecoder {
     for (const [place, versions] of assembled.entries())
       for (const version of versions) (version.kind === Version.full ? full : deltas).add(version, place);
     const segments = Int32Array.from({ length: Math.ceil(assembled.length / SEGMENT_PAGES) }, (_, k) => k);
-    const [plainParts, fullParts, deltaParts] = [plain.list(), full.list(), deltas.list()];
+    const [fullParts, deltaParts] = [full.list(), deltas.list()];
+    const plainParts = new Map(plain.list().map((part) => [part.record, part]));
     const start = performance.now();
-    for (const { record, slots, places } of plainParts) {
-      const payload = this.#payload(record);
-      new ExtentReader(payload, record).gather(
+    const gather = (reader: ExtentReader, { slots, places }: Part): void =>
+      reader.gather(
         slots,
         Uint32Array.from(places, (place) => crcs[place]!),
         this.#scratch,
       );
-    }
     for (const part of [...fullParts, ...deltaParts]) {
-      collectPart(this.#payload(part.record), part, this.#scratch);
+      // What else is wanted of an extent goes along.
+      const reader = this.#read(part.record);
+      const also = plainParts.get(part.record);
+      plainParts.delete(part.record);
+      if (also !== undefined) gather(reader, also);
+      collectPart(reader, part, this.#scratch);
       addon().assemblePages(
         this.#scratch.subarray(0, part.slots.length * PAGE_SIZE),
         part.kind === Version.delta,
@@ -220,6 +233,7 @@ export class OfflineDecoder {
         segments,
       );
     }
+    for (const part of plainParts.values()) gather(this.#read(part.record), part);
     for (const segment of segments) {
       const expected = assembled.slice(segment * SEGMENT_PAGES, (segment + 1) * SEGMENT_PAGES).map(([newest]) => newest!.crc);
       check(memory.subarray(segment * SEGMENT_STRIDE + SEGMENT_HEADROOM), expected);
@@ -233,7 +247,7 @@ export class OfflineDecoder {
     this.#one.fill(0);
     const start = performance.now();
     for (const { kind, record, slot } of versions) {
-      collectPart(this.#payload(record), { record, kind, slots: Uint8Array.of(slot) }, this.#scratch);
+      collectPart(this.#read(record), { record, kind, slots: Uint8Array.of(slot) }, this.#scratch);
       addon().assemblePages(this.#scratch.subarray(0, PAGE_SIZE), true, Uint32Array.of(0), this.#one, Int32Array.of(0));
     }
     check(this.#one.subarray(SEGMENT_HEADROOM), [versions[0]!.crc]);
@@ -241,10 +255,10 @@ export class OfflineDecoder {
   }
 
   /** As a record is read: it proves first that it is whole. */
-  #payload(record: number): Uint8Array {
+  #read(record: number): ExtentReader {
     const payload = this.#chain.payloads[record]!;
     addon().crc32c(payload);
-    return payload;
+    return new ExtentReader(payload, record, this.#frames);
   }
 }
 
