@@ -1,9 +1,8 @@
-import { PagedDatabase } from '../../examples/sqlite-pages/database.js';
-import { Workload as Shop } from '../../examples/sqlite-pages/workload.js';
 import { toPages } from '../../lib/chain/runs.js';
 import { Region } from '../../lib/index.js';
 import { PAGE_SIZE } from '../../lib/kernel/addon.js';
 import { Records } from './data.js';
+import { type Database, ORDERS, shop, transactions } from './databases.js';
 
 /** What was written between two checkpoints. */
 export interface Epoch {
@@ -108,31 +107,28 @@ export function parts(mib: number, epochs: number): Workload {
   };
 }
 
-/** The database of examples/sqlite-pages. */
-export async function sqlite(epochs: number, changes: number): Promise<Workload> {
-  const database = await PagedDatabase.open();
-  const { memory, byteOffset, byteLength } = database;
-  const shop = new Shop(database);
-  shop.run(WARM_UP);
-  const region = Region.of(memory, { byteOffset, byteLength });
+/** A database that transactions run on, each epoch as many as `write` makes. */
+async function recordDatabase(name: string, what: string, epochs: number, make: () => Promise<Database>): Promise<Workload> {
+  const { database, write } = await make();
+  const region = Region.of(database.memory, { byteOffset: database.byteOffset, byteLength: database.byteLength });
   const recorder = new Recorder(region);
   for (let epoch = 0; epoch < epochs; epoch++) {
-    runShop(database, shop, changes);
+    write();
     recorder.take();
   }
   region.close();
   database.close();
-  return {
-    name: 'SQLite',
-    what: `examples/sqlite-pages, ${changes} updates and inserts, ${epochs} times`,
-    epochs: recorder.epochs,
-  };
+  return { name, what: `${what}, ${epochs} times`, epochs: recorder.epochs };
 }
 
-/** Transactions before the first epoch: a database that has something in it. */
-export const WARM_UP = 3000;
+/** One transaction of as many updates at random as inserts. */
+export function sqlite(epochs: number, changes: number): Promise<Workload> {
+  const what = `a transaction of ${changes} updates and inserts on the database of examples/sqlite-pages, ${ORDERS} orders`;
+  return recordDatabase('SQLite', what, epochs, () => transactions(changes));
+}
 
-/** At least so many rows changed. */
-export function runShop(database: PagedDatabase, shop: Shop, changes: number): void {
-  for (const before = database.db.changes(true); database.db.changes(true) - before < changes; ) shop.run(1);
+/** What examples/sqlite-pages does, which also deletes. */
+export function sqliteShop(epochs: number, changes: number): Promise<Workload> {
+  const what = `transactions of examples/sqlite-pages, ${changes} rows changed`;
+  return recordDatabase('SQLite, shop', what, epochs, () => shop(changes));
 }
