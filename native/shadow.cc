@@ -253,15 +253,15 @@ Shadows::Counts Shadows::encode(const Job& job, const std::vector<uint32_t>& for
     pages.bases[k] = 0;
     // Held: nobody else reads or writes the frame.
     const Claim& claim = claims[k];
-    if (claim.usable && crc32c(0, content(claim.frame), kPageSize) == claim.crc) {
-      uint8_t* delta = pages.deltas + counts.delta * kPageSize;
-      const uint32_t words = difference(page, content(claim.frame), delta, job.maxWords);
-      if (words == 0) {
-        kind = PageKind::kUnchanged;
-      } else if (words <= job.maxWords && claim.depth < job.maxDepth) {
-        kind = PageKind::kDelta;
+    if (claim.usable) {
+      const uint8_t* shadow = content(claim.frame);
+      const uint32_t words = difference(page, shadow, pages.deltas + counts.delta * kPageSize, job.maxWords);
+      const bool pays = words == 0 || (words <= job.maxWords && claim.depth < job.maxDepth);
+      // The shadow is looked at last: where the page is stored full it does not matter what it holds.
+      if (pays && crc32c(0, shadow, kPageSize) == claim.crc) {
+        kind = words == 0 ? PageKind::kUnchanged : PageKind::kDelta;
+        pages.bases[k] = claim.crc;
       }
-      if (kind != PageKind::kFull) pages.bases[k] = claim.crc;
     }
     pages.kinds[k] = kind;
     if (claim.frame != kNone && kind != PageKind::kUnchanged) memcpy(content(claim.frame), page, kPageSize);

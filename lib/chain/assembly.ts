@@ -1,6 +1,6 @@
 import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES, SEGMENT_STRIDE } from '../kernel/addon.js';
 import { broken, damaged, foundIn } from './damage.js';
-import { ExtentReader } from './extent.js';
+import { EXTENT_ROOM, ExtentReader, FRAME_PAGES } from './extent.js';
 import type { Log } from './log.js';
 import { type RegionTable, type Stored, Version } from './page-table.js';
 import { Kind } from './record.js';
@@ -67,11 +67,10 @@ function versionsOf(region: RegionTable, page: number): PageVersion[] {
 
 /** What the slots of a part hold, packed. @throws `TIDEMARK_DAMAGED` */
 export function collectPart(
-  payload: Uint8Array,
+  reader: ExtentReader,
   { record, kind, slots }: Pick<Part, 'record' | 'kind' | 'slots'>,
   target: Uint8Array,
 ): void {
-  const reader = new ExtentReader(payload, record);
   if (reader.kind !== kind - Version.full) throw broken(`extent ${record} does not hold what the page tables say`);
   reader.collect(slots, target);
 }
@@ -83,9 +82,11 @@ export async function readPages(log: Log, region: RegionTable, pages: Uint32Arra
   const parts = new Parts();
   for (const [place, page] of pages.entries()) if (region.isStored(page)) parts.addPage(region, page, place);
   const scratch = new Uint8Array(Math.min(pages.length, SEGMENT_PAGES) * PAGE_SIZE);
+  // For a few pages memory for all frames costs more than a frame that is decompressed twice.
+  const room = pages.length > FRAME_PAGES ? new Uint8Array(EXTENT_ROOM) : undefined;
   for (const part of parts.list()) {
     try {
-      collectPart(await log.payload(part.record, Kind.extent), part, scratch);
+      collectPart(new ExtentReader(await log.payload(part.record, Kind.extent), part.record, room), part, scratch);
     } catch (error) {
       throw foundIn(
         pageList(

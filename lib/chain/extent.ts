@@ -1,5 +1,5 @@
 import type { CCtx } from 'zstd-napi/binding.js';
-import { addon, PAGE_SIZE } from '../kernel/addon.js';
+import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
 import { ByteReader } from './bytes.js';
 import { damaged } from './damage.js';
 import { ExtentKind } from './extent-kind.js';
@@ -66,6 +66,9 @@ export function scratchSize(): number {
   return zstd().compressBound(Math.max(FRAME_PAGES, DELTA_FRAME_PAGES) * PAGE_SIZE);
 }
 
+/** Bytes in which `ExtentReader` keeps all frames of any extent. */
+export const EXTENT_ROOM = SEGMENT_PAGES * PAGE_SIZE;
+
 /** An extent that was read: frames are decompressed when a page of theirs is asked for. */
 export class ExtentReader {
   readonly kind: ExtentKind;
@@ -74,12 +77,17 @@ export class ExtentReader {
   readonly #framePages: number;
   readonly #frames: Uint8Array[] = [];
   readonly #raw: boolean[] = [];
-  /** One frame; made when the first one is decompressed. */
+  /** Made when the first frame is decompressed, where it was not given. */
   #buffer: Uint8Array | undefined;
-  #loaded = -1;
+  /** The buffer has room for all frames, each in its place; else for one. */
+  readonly #keeps: boolean;
+  readonly #loaded = new Set<number>();
 
-  /** @param payload checked already by its record's checksum */
-  constructor(payload: Uint8Array, number: number) {
+  /**
+   * @param payload checked already by its record's checksum
+   * @param room of `EXTENT_ROOM`, which is the reader's as long as it is used: no frame is then decompressed twice
+   */
+  constructor(payload: Uint8Array, number: number, room?: Uint8Array) {
     this.#what = `extent ${number}`;
     const read = new ByteReader(payload, this.#what);
     const kind = read.u8();
@@ -96,6 +104,8 @@ export class ExtentReader {
       this.#frames.push(read.raw((length & ~STORED_RAW) >>> 0));
     }
     read.end();
+    this.#keeps = room !== undefined && this.count * PAGE_SIZE <= room.length;
+    this.#buffer = this.#keeps ? room : undefined;
   }
 
   /** The page in a slot; the bytes are valid until the next call. */
@@ -114,11 +124,12 @@ export class ExtentReader {
       return bytes;
     }
     this.#buffer ??= new Uint8Array(Math.min(this.#framePages, this.count) * PAGE_SIZE);
-    const target = this.#buffer.subarray(0, pages * PAGE_SIZE);
-    if (this.#loaded !== frame) {
-      this.#loaded = -1;
+    const at = this.#keeps ? frame * this.#framePages * PAGE_SIZE : 0;
+    const target = this.#buffer.subarray(at, at + pages * PAGE_SIZE);
+    if (!this.#loaded.has(frame)) {
+      if (!this.#keeps) this.#loaded.clear();
       decompressInto(target, bytes, this.#what);
-      this.#loaded = frame;
+      this.#loaded.add(frame);
     }
     return target;
   }

@@ -1,7 +1,16 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import type { CCtx } from 'zstd-napi/binding.js';
 import { collectPart } from '../chain/assembly.js';
-import { DELTA_LEVEL, DELTAS, type ExtentLayout, ExtentReader, encodeExtent, FULL_PAGES, scratchSize } from '../chain/extent.js';
+import {
+  DELTA_LEVEL,
+  DELTAS,
+  EXTENT_ROOM,
+  type ExtentLayout,
+  ExtentReader,
+  encodeExtent,
+  FULL_PAGES,
+  scratchSize,
+} from '../chain/extent.js';
 import { Kind, openRecord, RECORD_HEADER } from '../chain/record.js';
 import { zstd } from '../chain/zstd.js';
 import { toPlain } from '../errors.js';
@@ -41,6 +50,8 @@ const contexts = new Map<number, CCtx>();
 const scratch = new Uint8Array(scratchSize());
 /** The deltas of a segment, or the pages of an extent. */
 const pageScratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
+/** The frames of an extent that is decoded. */
+const frames = new Uint8Array(EXTENT_ROOM);
 
 function contextFor(level: number): CCtx {
   let context = contexts.get(level);
@@ -128,15 +139,15 @@ function count(kinds: Uint8Array, kind: number): number {
 
 function decode({ record, number, store, kind, plain, part }: DecodeJob): void {
   fault('codec.decode');
-  const payload = openRecord(record, Kind.extent, number, store);
+  const reader = new ExtentReader(openRecord(record, Kind.extent, number, store), number, frames);
   if (plain !== null) {
     const bytes = pageScratch.subarray(0, plain.slots.length * PAGE_SIZE);
-    new ExtentReader(payload, number).gather(plain.slots, plain.crcs, bytes);
+    reader.gather(plain.slots, plain.crcs, bytes);
     fill(plain, bytes);
   }
   if (part !== null) {
     const bytes = pageScratch.subarray(0, part.slots.length * PAGE_SIZE);
-    collectPart(payload, { record: number, kind, slots: part.slots }, bytes);
+    collectPart(reader, { record: number, kind, slots: part.slots }, bytes);
     addon().assemblePages(bytes, part.combine, part.places, staging.bytes, part.segments);
   }
 }

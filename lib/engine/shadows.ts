@@ -13,7 +13,7 @@ export const ShadowMode = {
 export type ShadowMode = (typeof ShadowMode)[keyof typeof ShadowMode];
 
 /** A delta with more 64-bit words than this that changed, of 512, is no better than the page. */
-const MAX_WORDS = 256;
+export const MAX_WORDS = 256;
 
 /** Which shadows a region has, for another thread. */
 export interface ShadowHandle {
