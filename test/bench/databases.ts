@@ -1,10 +1,13 @@
+import { Interpreter } from '../../examples/durable-vm/interpreter.js';
+import { boot, load, makeStep } from '../../examples/durable-vm/vm.js';
 import { random, text } from '../../examples/random.js';
 import { PagedDatabase } from '../../examples/sqlite-pages/database.js';
 import { Workload } from '../../examples/sqlite-pages/workload.js';
+import { Region, type WasmMemory } from '../../lib/index.js';
 
-/** A database in memory, and what is done to it between two checkpoints. */
+/** A program whose state is one memory, and what is done to it between two checkpoints. */
 export interface Database {
-  database: PagedDatabase;
+  database: { memory: WasmMemory; byteOffset?: number; byteLength?: number; close(): void };
   write(): void;
 }
 
@@ -49,4 +52,20 @@ export async function shop(changes: number): Promise<Database> {
     for (const before = database.db.changes(true); database.db.changes(true) - before < changes; ) workload.run(1);
   };
   return { database, write };
+}
+
+/** The interpreter of examples/durable-vm and its program: a step each time. */
+export async function virtualMachine(): Promise<Database> {
+  const loaded = await load();
+  const interpreter = new Interpreter(loaded);
+  boot(interpreter, loaded);
+  let step = 0;
+  return { database: { memory: interpreter.memory, close: () => {} }, write: () => void makeStep(interpreter, ++step) };
+}
+
+/** The memory of a program as a region: a part of it, or all. */
+export function regionOf({ database: { memory, byteOffset, byteLength } }: Database): Region {
+  return byteOffset === undefined
+    ? Region.of(memory)
+    : Region.of(memory, { byteOffset, ...(byteLength === undefined ? {} : { byteLength }) });
 }

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { DELTA_FRAME_PAGES, DELTA_LEVEL } from '../../lib/chain/extent.js';
 import { MAX_WORDS } from '../../lib/engine/shadows.js';
 import { capabilities, Engine } from '../../lib/index.js';
-import { hot, parts, sqlite, sqliteShop, uniform, type Workload } from './epochs.js';
+import { hot, parts, sqlite, sqliteShop, uniform, vm, type Workload } from './epochs.js';
 import { heading, measureD, measureDatabases, measureNoise } from './live.js';
 import type { Parameters } from './offline.js';
 import { sweep } from './sweep.js';
@@ -40,6 +40,7 @@ if (wants('table')) {
     () => parts(Math.ceil(mib / 4), 70),
     () => sqlite(35, 200),
     () => sqliteShop(35, 200),
+    () => vm(60),
   ];
   for (const make of workloads) sweep(await make(), chosen, rounds);
 }

@@ -2,7 +2,7 @@ import { toPages } from '../../lib/chain/runs.js';
 import { Region } from '../../lib/index.js';
 import { PAGE_SIZE } from '../../lib/kernel/addon.js';
 import { Records } from './data.js';
-import { type Database, ORDERS, shop, transactions } from './databases.js';
+import { type Database, ORDERS, regionOf, shop, transactions, virtualMachine } from './databases.js';
 
 /** What was written between two checkpoints. */
 export interface Epoch {
@@ -109,8 +109,9 @@ export function parts(mib: number, epochs: number): Workload {
 
 /** A database that transactions run on, each epoch as many as `write` makes. */
 async function recordDatabase(name: string, what: string, epochs: number, make: () => Promise<Database>): Promise<Workload> {
-  const { database, write } = await make();
-  const region = Region.of(database.memory, { byteOffset: database.byteOffset, byteLength: database.byteLength });
+  const program = await make();
+  const { database, write } = program;
+  const region = regionOf(program);
   const recorder = new Recorder(region);
   for (let epoch = 0; epoch < epochs; epoch++) {
     write();
@@ -131,4 +132,9 @@ export function sqlite(epochs: number, changes: number): Promise<Workload> {
 export function sqliteShop(epochs: number, changes: number): Promise<Workload> {
   const what = `transactions of examples/sqlite-pages, ${changes} rows changed`;
   return recordDatabase('SQLite, shop', what, epochs, () => shop(changes));
+}
+
+/** The interpreter of examples/durable-vm, a step an epoch. */
+export function vm(epochs: number): Promise<Workload> {
+  return recordDatabase('VM', 'a step of examples/durable-vm', epochs, virtualMachine);
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Checkpoint, Checkpointer, type CheckpointerOptions, Engine, Region } from '../../lib/index.js';
 import { Records } from './data.js';
-import { type Database, shop, transactions } from './databases.js';
+import { type Database, regionOf, shop, transactions, virtualMachine } from './databases.js';
 import { ms, type Spread, spread } from './spread.js';
 
 /** What is compared here goes through checkpointers, with `deltas: true` and `false` in turn. */
@@ -175,17 +175,21 @@ export async function measureNoise(bytes: number, rounds: number): Promise<void>
   await pair.close();
 }
 
-/** What is stored for a database, second checkpoint on. */
+const VM_STEPS = 60;
+
+/** What is stored for a database or an interpreter, second checkpoint on. */
 export async function measureDatabases(): Promise<void> {
   await measureStored('SQLite, 35 transactions of 200 updates and inserts', 35, () => transactions(200), '<= 1/8 / 1/10');
   await measureStored('SQLite, 200 rows changed by its example, 35 times', 35, () => shop(200), '<= 1/8 / 1/10');
+  await measureStored(`examples/durable-vm, ${VM_STEPS} steps`, VM_STEPS, virtualMachine, '<= 1/35 / 1/50');
 }
 
 async function measureStored(what: string, epochs: number, make: () => Promise<Database>, wanted: string): Promise<void> {
   const stored: Sides<number> = { on: 0, off: 0 };
   for (const side of SIDES) {
-    const { database, write } = await make();
-    const region = Region.of(database.memory, { byteOffset: database.byteOffset, byteLength: database.byteLength });
+    const program = await make();
+    const { database, write } = program;
+    const region = regionOf(program);
     const folder = join(scratch, `${stores++}`);
     const checkpointer = await Checkpointer.open(folder, { regions: { memory: region }, deltas: side === 'on' });
     await checkpointer.checkpoint();

@@ -114,7 +114,7 @@ describe('kernel: pages put together in staging', () => {
         [[0, 1], [2147483647], staging],
         [[0, 1], [], staging],
         [[0], [0, 1], staging],
-        [[0, 256], [0, 1], staging.subarray(0, 2 * SEGMENT_STRIDE - 1)],
+        [[0, 256], [0, 1], staging.subarray(0, SEGMENT_STRIDE + SEGMENT_HEADROOM + PAGE_SIZE - 1)],
       ];
       for (const [places, segments, bytes] of wrong) {
         const where = [Uint32Array.from(places), bytes, Int32Array.from(segments)] as const;
