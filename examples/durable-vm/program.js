@@ -13,7 +13,7 @@ function random(below) {
   return Math.floor(Math.random() * below);
 }
 
-/** What has happened, all of it: whoever forgets something, or does something else, has another number from then on. */
+/** Every voyage, in order: whoever forgets one, or makes another, has another number from then on. */
 function note(text) {
   for (let k = 0; k < text.length; k++) digest = Math.imul(digest ^ text.charCodeAt(k), 0x01000193);
 }
