@@ -3,10 +3,10 @@
 'use strict';
 
 const goods = ['barley', 'cloth', 'iron', 'salt', 'timber', 'wine'];
-const days = new Map(); // day -> what is to be woken then
+const hours = new Map(); // hour -> what is to be woken then
 const ships = new Map();
 const history = new Map(); // every voyage that was ever made; grows
-let today = 0;
+let now = 0; // hours since the beginning
 let digest = 0x811c9dc5;
 
 function random(below) {
@@ -46,10 +46,10 @@ const names = (function* () {
   for (let n = 1; ; n++) for (const colour of ['Red', 'Blue', 'Green', 'White', 'Black']) yield `${colour} ${['Heron', 'Otter', 'Petrel', 'Seal'][n % 4]} ${n}`;
 })();
 
-function until(day) {
+function until(hour) {
   return new Promise((wake) => {
-    if (!days.has(day)) days.set(day, []);
-    days.get(day).push(wake);
+    if (!hours.has(hour)) hours.set(hour, []);
+    hours.get(hour).push(wake);
   });
 }
 
@@ -66,13 +66,13 @@ async function sail(ship) {
     ship.hold[good] += load;
     ship.money -= price;
 
-    await until(today + 1 + random(8));
+    await until(now + 24 + random(168));
 
     ports[to].move(good, load, price + leg);
     ship.hold[good] -= load;
     ship.money += price + leg;
     ship.miles += distances[from * ports.length + to];
-    const entry = `${String(today).padStart(6, '0')} ${ship.name}: ${load} crates of ${good} from ${ports[from].name} to ${ports[to].name}`;
+    const entry = `${String(now).padStart(6, '0')} ${ship.name}: ${load} crates of ${good} from ${ports[from].name} to ${ports[to].name}`;
     ship.log.push(entry);
     note(entry);
     from = to;
@@ -91,14 +91,21 @@ for (let k = 0; k < 150; k++) launch();
 
 /** One step. Those that are woken here go on when this has returned: the host runs the queue of the interpreter then. */
 function advance() {
-  today++;
-  for (let k = random(13); k > 0; k--) launch();
-  for (const wake of days.get(today) ?? []) wake();
-  days.delete(today);
+  now++;
+  if (random(4) === 0) launch();
+  for (const wake of hours.get(now) ?? []) wake();
+  hours.delete(now);
+}
+
+/** Looks at every ship there is: of each page that this touches few bytes are others afterwards. */
+function afloat() {
+  let crates = 0;
+  for (const { hold } of ships.values()) for (const good of goods) crates += hold[good];
+  return crates;
 }
 
 function report() {
-  return JSON.stringify({ step: today, ships: ships.size, voyages: history.size, digest: (digest >>> 0).toString(16).padStart(8, '0') });
+  return JSON.stringify({ step: now, ships: ships.size, voyages: history.size, afloat: afloat(), digest: (digest >>> 0).toString(16).padStart(8, '0') });
 }
 
 function countCrates() {
@@ -112,7 +119,7 @@ function audit() {
   const money = ports.reduce((sum, port) => sum + port.books().money, 0) + [...ships.values()].reduce((sum, ship) => sum + ship.money, 0);
   if (money !== ports.length * 100_000) problems.push(`there is money for ${money}`);
   if (countCrates() !== crates) problems.push(`there are ${countCrates()} crates, and were ${crates}`);
-  const waiting = [...days.values()].reduce((sum, { length }) => sum + length, 0);
+  const waiting = [...hours.values()].reduce((sum, { length }) => sum + length, 0);
   if (waiting !== ships.size) problems.push(`${waiting} of ${ships.size} ships are under way`);
   const legs = [...ships.values(), ...[...history.values()].map(({ log }) => ({ log: log.split('\n') }))].reduce((sum, { log }) => sum + log.length, 0);
   const entries = ports.reduce((sum, port) => sum + port.books().entries, 0);

@@ -8,7 +8,7 @@ import { type Compiled, compile, Interpreter, type Roots } from './interpreter.j
 const file = join(import.meta.dirname, '../../../examples/durable-vm/program.js');
 
 /** What the program says of itself after each step. */
-export type Report = { step: number; ships: number; voyages: number; digest: string };
+export type Report = { step: number; ships: number; voyages: number; afloat: number; digest: string };
 
 /** Metadata of every checkpoint. */
 export type Metadata = { report: Report; roots: Roots };

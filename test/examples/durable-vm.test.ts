@@ -103,8 +103,8 @@ describe('examples: durable-vm', () => {
 
   it('makes a checkpoint of every step, of the pages that the step wrote, while its memory grows', async () => {
     const lines: string[] = [];
-    const first = await run({ store: folder.path('store'), steps: 25, log: (line) => lines.push(line) });
-    assert.equal(first.checkpoints.length, 25);
+    const first = await run({ store: folder.path('store'), steps: 260, log: (line) => lines.push(line) });
+    assert.equal(first.checkpoints.length, 260);
     assert.match(lines[0] ?? '', /^ +step +ships +voyages +digest +memory KiB +dirty pages +stored bytes +blocked ms$/);
     assert.match(lines[25] ?? '', /^ +25 +\d+ +\d+ +[0-9a-f]{8} +\d+ +\d+ +\d+ +\d+\.\d\d$/);
     const sizes = new Set(first.checkpoints.map(({ regions }) => regions.memory!.byteLength));
@@ -114,16 +114,19 @@ describe('examples: durable-vm', () => {
       assert.ok(dirtyPages(checkpoint) > 0 && dirtyPages(checkpoint) < byteLength / 4096 / 2);
       assert.ok(checkpoint.storedBytes > 0 && checkpoint.timings.captureMs > 0);
     }
+    const pages = first.checkpoints.reduce((sum, { regions }) => sum + regions.memory!.pages, 0);
+    const deltas = first.checkpoints.reduce((sum, { regions }) => sum + regions.memory!.deltaPages, 0);
+    assert.ok(deltas > pages / 2, `${deltas} of ${pages} pages stored as deltas`);
 
     // In a new instance, whose memory is as small as that of the module and has to grow.
     const second = await quietly({ store: folder.path('store'), steps: 5 });
-    assert.deepEqual([second.resumedAt, second.steps], [25, 30]);
+    assert.deepEqual([second.resumedAt, second.steps], [260, 265]);
     // And with options of the checkpointer, on a branch that goes on beside the other.
     const store = await CheckpointStore.open(folder.path('store'));
     try {
       await store.fork('main~10', 'other');
       const other = await quietly({ store, steps: 10, options: { branch: 'other', compressionLevel: 3 } });
-      assert.deepEqual([other.resumedAt, other.steps], [20, 30]);
+      assert.deepEqual([other.resumedAt, other.steps], [255, 265]);
       assert.deepEqual(other.checkpoints.at(-1)!.metadata, second.checkpoints.at(-1)!.metadata);
       assert.deepEqual(await store.diff('main', 'other'), { memory: new Uint32Array() });
     } finally {
