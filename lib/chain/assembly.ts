@@ -35,15 +35,21 @@ export class Parts {
     region.versions(page, (kind, record, slot) => this.add({ kind, record, slot }, place));
   }
 
-  /** In the order of the records. */
+  /** In the order of the records. @throws `TIDEMARK_DAMAGED` */
   list(): Part[] {
     const parts = [...this.#extents].map(([record, { kind, members }]) => {
+      checkExtentUse(record, members.length);
       members.sort((a, b) => a.slot - b.slot);
       const slots = Uint8Array.from(members, ({ slot }) => slot);
       return { record, kind, slots, places: Uint32Array.from(members, ({ place }) => place) };
     });
     return parts.sort((a, b) => a.record - b.record);
   }
+}
+
+/** No two pages are in one slot: whatever is made for the pages of an extent has room for so many. @throws `TIDEMARK_DAMAGED` */
+export function checkExtentUse(record: number, slots: number): void {
+  if (slots > SEGMENT_PAGES) throw damaged(`extent ${record} is said to hold ${slots} pages, of ${SEGMENT_PAGES} at most`);
 }
 
 /**

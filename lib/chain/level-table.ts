@@ -1,6 +1,7 @@
 import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
 import { uidBytes, uidText } from './manifest.js';
+import { MOST_OLDER } from './older-versions.js';
 import { type PageTable, type RegionTable, type Stored, Version } from './page-table.js';
 
 /**
@@ -169,6 +170,7 @@ export function applyLevelTable(level: LevelTable, table: PageTable, levels: num
       if (region !== undefined) applyRun(region, run, crcs, levels);
     }
     const layers = read.varint();
+    if (layers > MOST_OLDER) throw damaged(`page table ${number} claims ${layers} layers`);
     for (let k = 0; k < layers; k++) {
       for (const run of readLayer(read, read.varint(), false, number))
         if (region !== undefined) applyRun(region, run, undefined, levels);

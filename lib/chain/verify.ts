@@ -82,17 +82,23 @@ async function verifyCheckpoint(host: StoreHost, header: Header, run: Run): Prom
     problem(error);
     return;
   }
-  const check = async (extent: StoredExtent, what: Partial<VerifyProblem>, known?: Map<number, unknown>): Promise<void> => {
+  const check = async (
+    extent: StoredExtent,
+    kind: ExtentKind,
+    what: Partial<VerifyProblem>,
+    known?: Map<number, unknown>,
+  ): Promise<void> => {
     let found = known?.get(extent.record);
     if (known?.has(extent.record) !== true) {
-      found = await verifyExtent(host, extent, run).catch((error) => error);
+      found = await verifyExtent(host, extent, kind, run).catch((error) => error);
       known?.set(extent.record, found);
     }
     if (found !== undefined) problem(found, { ...what, pages: [...toRuns(extent.pages)] });
   };
   for (const { name, extents, deltas } of manifest.regions) {
     const before = report.problems.length;
-    for (const extent of [...extents, ...deltas]) await check(extent, { region: name });
+    for (const extent of extents) await check(extent, ExtentKind.full, { region: name });
+    for (const extent of deltas) await check(extent, ExtentKind.delta, { region: name });
     if (!report.readData || report.problems.length > before) continue;
     // What a delta makes shows only with what it builds on.
     const region = table.regions.get(name)!;
@@ -103,7 +109,7 @@ async function verifyCheckpoint(host: StoreHost, header: Header, run: Run): Prom
     const { name, extents } = attachment;
     const isNew = extents.some(({ record }) => !attached.has(record));
     const before = report.problems.length;
-    for (const extent of extents) await check(extent, { attachment: name }, attached);
+    for (const extent of extents) await check(extent, ExtentKind.full, { attachment: name }, attached);
     if (!isNew || !report.readData || report.problems.length > before) continue;
     await readAttachment(host.log, attachment).catch((error) => problem(error, { attachment: name }));
   }
@@ -119,16 +125,17 @@ async function verifyLink(host: StoreHost, manifest: Manifest): Promise<void> {
     throw broken(`checkpoint ${manifest.id} does not fit the checkpoint ${older.id} it builds on`);
 }
 
-async function verifyExtent(host: StoreHost, extent: StoredExtent, { report, scratch }: Run): Promise<void> {
+async function verifyExtent(host: StoreHost, extent: StoredExtent, kind: ExtentKind, { report, scratch }: Run): Promise<void> {
   const { record: number, count, pages, crcs } = extent;
   const record = present(await host.log.record(number, Kind.extent), number);
   const reader = new ExtentReader(openRecord(record, Kind.extent, number, host.log.store), number);
   report.extents++;
   report.pages += pages.length;
   report.bytes += record.length;
+  if (reader.kind !== kind) throw broken(`extent ${number} does not hold what the manifest says`);
   if (reader.count !== count) throw broken(`extent ${number} has ${reader.count} instead of ${count} slots`);
   if (!report.readData) return;
-  if (reader.kind === ExtentKind.full) reader.gather(slotsOf(extent), crcs, scratch);
+  if (kind === ExtentKind.full) reader.gather(slotsOf(extent), crcs, scratch);
   else reader.collect(slotsOf(extent), scratch);
 }
 

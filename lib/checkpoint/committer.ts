@@ -373,7 +373,9 @@ export class Committer {
   async #mend(): Promise<void> {
     // Recovery takes extents without a manifest for what a crash has left.
     for (const session of this.inFlight.active) {
-      const spilled = session.pendings.some((pending) => pending.segments.some(({ written }) => written));
+      const spilled = session.pendings.some(({ segments }) =>
+        segments.some(({ written, extents }) => written && extents.length > 0),
+      );
       if (spilled) this.inFlight.fail(session, session.generation, this.#broken);
     }
     let rebased: Session[];

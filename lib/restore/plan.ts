@@ -1,4 +1,4 @@
-import { deltasBetween } from '../chain/assembly.js';
+import { checkExtentUse, deltasBetween } from '../chain/assembly.js';
 import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
 import { toRuns } from '../chain/runs.js';
 import type { RestoreRequest } from '../engine/protocol.js';
@@ -83,6 +83,7 @@ function groupByExtent(region: RegionTable, pages: number[]): Map<number, Extent
     else group.push(page);
   }
   const uses = [...groups].map(([record, members]) => {
+    checkExtentUse(record, members.length);
     members.sort((a, b) => region.slot[a]! - region.slot[b]!);
     return {
       record,
