@@ -8,7 +8,7 @@ import { decompressInto, zstd } from './zstd.js';
 /** Pages in one zstd frame: what has to be decompressed to read one page. */
 export const FRAME_PAGES = 16;
 /** The same, of deltas: they are nearly empty, and compress better together. */
-export const DELTA_FRAME_PAGES = 64;
+export const DELTA_FRAME_PAGES = 32;
 const STORED_RAW = 0x8000_0000;
 const DIRECTORY_HEADER = 8;
 
