@@ -287,8 +287,9 @@ describe('deltas', () => {
       await before;
       if (results[0] === 'ok') continue;
       assert.equal(results[0], 'TIDEMARK_ABORTED');
-      // What the aborted ones have written is full, the others are not.
-      assert.deepEqual(counts(await take()), [51, 1, 0, 0]);
+      // What the aborted ones have written is full, if they came so far that they have taken its shadows; page 90 never is.
+      const [again, deltasAgain] = counts(await take());
+      assert.ok(again === 51 && deltasAgain! >= 1, `${deltasAgain} deltas of ${again} pages`);
       edit(region, range(0, 100), 10 * round + 4);
       const [pages, deltaPages] = counts(await take());
       // A job of them that was still under way when the pages were taken again kept them from getting shadows.
