@@ -87,10 +87,11 @@ export async function readPages(log: Log, region: RegionTable, pages: Uint32Arra
   const memory = new Uint8Array(placeOffset(pages.length - 1) + PAGE_SIZE);
   const parts = new Parts();
   for (const [place, page] of pages.entries()) if (region.isStored(page)) parts.addPage(region, page, place);
-  const scratch = new Uint8Array(Math.min(pages.length, SEGMENT_PAGES) * PAGE_SIZE);
+  const list = parts.list();
+  const scratch = new Uint8Array(list.reduce((most, { slots }) => Math.max(most, slots.length), 0) * PAGE_SIZE);
   // For a few pages memory for all frames costs more than a frame that is decompressed twice.
   const room = pages.length > FRAME_PAGES ? new Uint8Array(EXTENT_ROOM) : undefined;
-  for (const part of parts.list()) {
+  for (const part of list) {
     try {
       collectPart(new ExtentReader(await log.payload(part.record, Kind.extent), part.record, room), part, scratch);
     } catch (error) {
