@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { isAbsolute, join, normalize } from 'node:path';
 import { parseArgs } from 'node:util';
 import { wholeNumber } from './arguments.js';
+import { run as runVm } from './durable-vm/main.js';
+import { verify as verifyVm } from './durable-vm/verify.js';
+import { liveAndDie } from './mortal.js';
 import { run as runSandboxes } from './sandboxes/main.js';
 import { run as runSqlite } from './sqlite-pages/main.js';
 import { verify } from './sqlite-pages/verify.js';
@@ -52,11 +55,37 @@ ${mib(stored)} stored for ${mib(whole)} of databases; blocked for ${blocked[bloc
     await rm(temporary, { recursive: true, force: true });
   }
 
+  title('A JavaScript interpreter in WebAssembly: killed, and it goes on with its variables, closures and promises');
+  await killVm();
+
   title('WebAssembly sandboxes in one process: each has a branch of its own; some go back, some are forked, all are killed');
   await runSandboxes({ store: sandboxFolder, sandboxes, kills: Math.min(kills, 4), seed });
 
   title(`The demo took ${((performance.now() - started) / 1000).toFixed(0)} s. Two of its stores are still there; try`);
   for (const command of commands(folder, verified[verified.length >> 1]!.id, sandboxFolder)) console.log(`  ${command}`);
+}
+
+async function killVm(): Promise<void> {
+  const temporary = await mkdtemp(join(tmpdir(), 'tidemark-demo-'));
+  try {
+    const store = join(temporary, 'store');
+    let lines = 0;
+    const program = join(import.meta.dirname, 'durable-vm/main.js');
+    await liveAndDie(program, ['--store', store, '--steps', '1000000'], { signal: 'SIGKILL', delayMs: 2 }, (line) => {
+      console.log(line);
+      return ++lines > 8;
+    });
+    console.log('\nThat process was killed. A new one:\n');
+    await runVm({ store, steps: 8 });
+    const verified = await verifyVm({ store });
+    const wrong = verified.flatMap(({ step, problems }) => problems.map((problem) => `step ${step}: ${problem}`));
+    if (wrong.length > 0) throw new Error(wrong.join('\n'));
+    console.log(
+      `\n${verified.length} checkpoints, the memory of each the same to the byte as in a run that was never interrupted.`,
+    );
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
 }
 
 /** What can be done with the stores by hand. */

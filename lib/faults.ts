@@ -6,6 +6,7 @@
 export const FAULT_POINTS = {
   'codec.encode': 'a codec thread throws while it encodes a segment',
   'codec.exit': 'a codec thread ends before it encodes a segment',
+  'shadow.corrupt': 'every shadow of a region has changed before a segment of it is encoded',
   'codec.decode': 'a codec thread throws while it decodes an extent',
   'codec.fill': 'a codec thread throws when it fills pages into a region',
   'capture.scan': 'the scan of a region fails before the kernel is asked',

@@ -11,6 +11,7 @@
           'sources': [
             'addon.cc',
             'args.cc',
+            'assemble.cc',
             'cleanup.cc',
             'copy.cc',
             'crc32c.cc',
@@ -25,6 +26,8 @@
             'region.cc',
             'region_api.cc',
             'ring.cc',
+            'shadow.cc',
+            'shadow_api.cc',
             'store_lock.cc',
             'userfault.cc',
           ],

@@ -142,6 +142,30 @@ void Region::giveBackWhere(uint32_t first, uint32_t count, Differs&& differs) {
   }
 }
 
+void Region::read(const std::vector<uint32_t>& pages, const std::vector<uint8_t*>& targets) {
+  const std::shared_lock<std::shared_mutex> hold(mutex_);
+  checkOpen();
+  for (const uint32_t number : pages) {
+    if (number >= length_ / kPageSize) throw ArgumentError(ArgumentError::kRange, "pages must lie within the region");
+  }
+  // Through the kernel, as `store`: so many at once as one call takes.
+  constexpr size_t kAtOnce = 256;
+  for (size_t k = 0; k < pages.size(); k += kAtOnce) {
+    const size_t count = std::min(kAtOnce, pages.size() - k);
+    iovec from[kAtOnce];
+    iovec to[kAtOnce];
+    for (size_t j = 0; j < count; j++) {
+      from[j] = {page(pages[k + j]), kPageSize};
+      to[j] = {targets[k + j], kPageSize};
+    }
+    const ssize_t got = process_vm_readv(getpid(), to, count, from, count, 0);
+    if (got == static_cast<ssize_t>(count * kPageSize)) continue;
+    if (got < 0 && errno != ENOSYS && errno != EPERM) throw SystemError(errno, "process_vm_readv");
+    if (got >= 0) throw SystemError(EFAULT, "process_vm_readv");
+    for (size_t j = 0; j < count; j++) memcpy(targets[k + j], page(pages[k + j]), kPageSize);
+  }
+}
+
 void Region::zero(const Runs& runs) {
   const std::shared_lock<std::shared_mutex> hold(mutex_);
   checkOpen();

@@ -30,6 +30,8 @@ class Region {
   /** Source page k goes to `pages[k]`. From any thread. */
   void fill(const uint8_t* source, const std::vector<uint32_t>& pages);
   void zero(const Runs& runs);
+  /** Copies pages, each to its target. From any thread. */
+  void read(const std::vector<uint32_t>& pages, const std::vector<uint8_t*>& targets);
   /** Calls `body` while the region can be neither closed nor changed. */
   template <typename Body>
   auto withMemory(const uint8_t* start, size_t length, const Runs& runs, Body&& body) {

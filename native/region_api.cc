@@ -3,6 +3,7 @@
 
 #include "api.h"
 #include "args.h"
+#include "assemble.h"
 #include "copy.h"
 #include "errors.h"
 #include "region.h"
@@ -114,6 +115,27 @@ Napi::Value regionZero(const Napi::CallbackInfo& info) {
   Region::find(id)->zero(runs);
   return info.Env().Undefined();
 }
+
+Napi::Value regionRead(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const uint32_t id = args.id(0);
+  const Span<uint32_t> pages = args.words(1, "pages");
+  const Window window = windowOf(args, 2);
+  const std::vector<uint32_t> numbers(pages.data, pages.data + pages.length);
+  Region::find(id)->read(numbers, window.targets(numbers.size()));
+  return info.Env().Undefined();
+}
+
+Napi::Value assemblePages(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const Span<uint8_t> source = args.bytes(0, "source");
+  const bool combine = args.boolean(1, "combine");
+  const Window window = windowOf(args, 2);
+  const std::vector<uint8_t*> targets = window.targets(source.length / kPageSize);
+  if (combine) combinePages(source.data, targets);
+  else for (size_t k = 0; k < targets.size(); k++) memcpy(targets[k], source.data + k * kPageSize, kPageSize);
+  return info.Env().Undefined();
+}
 }  // namespace
 
 void defineRegion(Napi::Object exports) {
@@ -127,6 +149,8 @@ void defineRegion(Napi::Object exports) {
   define<copyPagesVerb>(exports, "copyPages");
   define<regionFill>(exports, "regionFill");
   define<regionZero>(exports, "regionZero");
+  define<regionRead>(exports, "regionRead");
+  define<assemblePages>(exports, "assemblePages");
 }
 
 }  // namespace tidemark

@@ -14,8 +14,12 @@ export function broken(message: string, cause?: unknown): TidemarkError {
 
 /** The same finding, with what it was found in. Anything else is left as it is. */
 export function foundIn(what: string, error: unknown): unknown {
-  if (!(error instanceof TidemarkError)) return error;
+  if (!isDamage(error)) return error;
   const { code, message, hint } = error;
-  if (code !== 'TIDEMARK_DAMAGED' && code !== 'TIDEMARK_CHAIN_BROKEN') return error;
   return (code === 'TIDEMARK_DAMAGED' ? damaged : broken)(`${what}: ${message.replace(` (${hint})`, '')}`, error.cause);
+}
+
+/** It was found that the store is not what was written. */
+export function isDamage(error: unknown): error is TidemarkError {
+  return error instanceof TidemarkError && (error.code === 'TIDEMARK_DAMAGED' || error.code === 'TIDEMARK_CHAIN_BROKEN');
 }

@@ -1,6 +1,6 @@
 import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
 import type { Log } from './log.js';
-import { type PageTable, type RegionTable, Version } from './page-table.js';
+import type { PageTable, RegionTable } from './page-table.js';
 import { readRange } from './read-pages.js';
 import { type Runs, toRuns } from './runs.js';
 
@@ -14,8 +14,7 @@ export async function diffTables(log: Log, a: PageTable, b: PageTable): Promise<
 
 async function diffRegion(log: Log, a: RegionTable | undefined, b: RegionTable | undefined): Promise<Runs> {
   const zero = addon().crc32c(new Uint8Array(PAGE_SIZE));
-  const checksum = (table: RegionTable | undefined, page: number) =>
-    table?.kind(page) === Version.full ? table.crc[page]! : zero;
+  const checksum = (table: RegionTable | undefined, page: number) => (table?.isStored(page) ? table.crc[page]! : zero);
   const differ: number[] = [];
   const same = (page: number) => (a === undefined ? b!.sameVersion(a, page) : a.sameVersion(b, page));
   const read = (table: RegionTable | undefined, from: number, byteLength: number) =>

@@ -1,26 +1,46 @@
 import type { CCtx } from 'zstd-napi/binding.js';
-import { addon, PAGE_SIZE } from '../kernel/addon.js';
+import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
 import { ByteReader } from './bytes.js';
 import { damaged } from './damage.js';
+import { ExtentKind } from './extent-kind.js';
 import { decompressInto, zstd } from './zstd.js';
 
 /** Pages in one zstd frame: what has to be decompressed to read one page. */
 export const FRAME_PAGES = 16;
+/** The same, of deltas: they are nearly empty, and compress better together. */
+export const DELTA_FRAME_PAGES = 32;
 const STORED_RAW = 0x8000_0000;
 const DIRECTORY_HEADER = 8;
 
+/** What deltas are compressed with at most: they are nearly empty. */
+export const DELTA_LEVEL = 1;
+
+export interface ExtentLayout {
+  kind: ExtentKind;
+  framePages: number;
+}
+export const FULL_PAGES: ExtentLayout = { kind: ExtentKind.full, framePages: FRAME_PAGES };
+export const DELTAS: ExtentLayout = { kind: ExtentKind.delta, framePages: DELTA_FRAME_PAGES };
+
 /**
- * Turns `count` pages into the payload of an extent: a directory, then one zstd frame for each 16 pages.
+ * Turns `count` pages into the payload of an extent: a directory, then the zstd frames, each of so many pages as the layout says.
  * The payload is written to `target`, which may begin a headroom before `pages` in the same memory: a frame never takes more room than
  * its pages, so what is written stays behind what is still to be read.
  * @returns bytes written
  */
-export function encodeExtent(target: Uint8Array, pages: Uint8Array, count: number, context: CCtx, scratch: Uint8Array): number {
-  const frames = Math.ceil(count / FRAME_PAGES);
+export function encodeExtent(
+  target: Uint8Array,
+  pages: Uint8Array,
+  count: number,
+  context: CCtx,
+  scratch: Uint8Array,
+  { kind, framePages }: ExtentLayout = FULL_PAGES,
+): number {
+  const frames = Math.ceil(count / framePages);
   const lengths = new Uint32Array(frames);
   let at = DIRECTORY_HEADER + 4 * frames;
   for (let k = 0; k < frames; k++) {
-    const raw = pages.subarray(k * FRAME_PAGES * PAGE_SIZE, Math.min((k + 1) * FRAME_PAGES, count) * PAGE_SIZE);
+    const raw = pages.subarray(k * framePages * PAGE_SIZE, Math.min((k + 1) * framePages, count) * PAGE_SIZE);
     const length = context.compress2(scratch, raw);
     if (length < raw.length) {
       target.set(scratch.subarray(0, length), at);
@@ -33,8 +53,8 @@ export function encodeExtent(target: Uint8Array, pages: Uint8Array, count: numbe
     }
   }
   const view = new DataView(target.buffer, target.byteOffset, at);
-  view.setUint8(0, 0); // full versions
-  view.setUint8(1, FRAME_PAGES);
+  view.setUint8(0, kind);
+  view.setUint8(1, framePages);
   view.setUint16(2, count, true);
   view.setUint32(4, frames, true);
   for (let k = 0; k < frames; k++) view.setUint32(DIRECTORY_HEADER + 4 * k, lengths[k]!, true);
@@ -43,37 +63,49 @@ export function encodeExtent(target: Uint8Array, pages: Uint8Array, count: numbe
 
 /** Bytes that `encodeExtent` needs for a frame that does not compress. */
 export function scratchSize(): number {
-  return zstd().compressBound(FRAME_PAGES * PAGE_SIZE);
+  return zstd().compressBound(Math.max(FRAME_PAGES, DELTA_FRAME_PAGES) * PAGE_SIZE);
 }
+
+/** Bytes in which `ExtentReader` keeps all frames of any extent. */
+export const EXTENT_ROOM = SEGMENT_PAGES * PAGE_SIZE;
 
 /** An extent that was read: frames are decompressed when a page of theirs is asked for. */
 export class ExtentReader {
+  readonly kind: ExtentKind;
   readonly count: number;
   readonly #what: string;
   readonly #framePages: number;
   readonly #frames: Uint8Array[] = [];
   readonly #raw: boolean[] = [];
-  readonly #buffer: Uint8Array;
-  #loaded = -1;
+  /** Made when the first frame is decompressed, where it was not given. */
+  #buffer: Uint8Array | undefined;
+  /** The buffer has room for all frames, each in its place; else for one. */
+  readonly #keeps: boolean;
+  readonly #loaded = new Set<number>();
 
-  /** @param payload checked already by its record's checksum */
-  constructor(payload: Uint8Array, number: number) {
+  /**
+   * @param payload checked already by its record's checksum
+   * @param room of `EXTENT_ROOM`, which is the reader's as long as it is used: no frame is then decompressed twice
+   */
+  constructor(payload: Uint8Array, number: number, room?: Uint8Array) {
     this.#what = `extent ${number}`;
     const read = new ByteReader(payload, this.#what);
     const kind = read.u8();
     this.#framePages = read.u8();
     this.count = read.u8() + read.u8() * 256;
     const frames = read.u32();
-    if (kind !== 0 || this.#framePages === 0 || frames !== Math.ceil(this.count / this.#framePages)) {
+    if (kind > ExtentKind.delta || this.#framePages === 0 || frames !== Math.ceil(this.count / this.#framePages)) {
       throw damaged(`${this.#what} has a directory that cannot be`);
     }
+    this.kind = kind as ExtentKind;
     const lengths = read.u32s(frames);
     for (const length of lengths) {
       this.#raw.push((length & STORED_RAW) !== 0);
       this.#frames.push(read.raw((length & ~STORED_RAW) >>> 0));
     }
     read.end();
-    this.#buffer = new Uint8Array(this.#framePages * PAGE_SIZE);
+    this.#keeps = room !== undefined && this.count * PAGE_SIZE <= room.length;
+    this.#buffer = this.#keeps ? room : undefined;
   }
 
   /** The page in a slot; the bytes are valid until the next call. */
@@ -91,18 +123,25 @@ export class ExtentReader {
       if (bytes.length !== pages * PAGE_SIZE) throw damaged(`${this.#what}: frame ${frame} has ${bytes.length} bytes`);
       return bytes;
     }
-    const target = this.#buffer.subarray(0, pages * PAGE_SIZE);
-    if (this.#loaded !== frame) {
-      this.#loaded = -1;
+    this.#buffer ??= new Uint8Array(Math.min(this.#framePages, this.count) * PAGE_SIZE);
+    const at = this.#keeps ? frame * this.#framePages * PAGE_SIZE : 0;
+    const target = this.#buffer.subarray(at, at + pages * PAGE_SIZE);
+    if (!this.#loaded.has(frame)) {
+      if (!this.#keeps) this.#loaded.clear();
       decompressInto(target, bytes, this.#what);
-      this.#loaded = frame;
+      this.#loaded.add(frame);
     }
     return target;
   }
 
+  /** Copies what the slots hold into `target`, packed. */
+  collect(slots: Uint8Array, target: Uint8Array): void {
+    for (let k = 0; k < slots.length; k++) target.set(this.page(slots[k]!), k * PAGE_SIZE);
+  }
+
   /** Copies the pages of `slots` into `target`, packed, and checks each against its CRC32C. */
   gather(slots: Uint8Array, crcs: Uint32Array, target: Uint8Array): void {
-    for (let k = 0; k < slots.length; k++) target.set(this.page(slots[k]!), k * PAGE_SIZE);
+    this.collect(slots, target);
     const found = new Uint32Array(slots.length);
     addon().crc32cPages(target.subarray(0, slots.length * PAGE_SIZE), found);
     for (let k = 0; k < slots.length; k++) {

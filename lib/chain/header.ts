@@ -1,5 +1,5 @@
 import { PAGE_SIZE } from '../kernel/addon.js';
-import { type Json, type Manifest, storedPages } from './manifest.js';
+import { type Json, type Manifest, pagesIn, storedPages } from './manifest.js';
 import { countPages } from './runs.js';
 
 /** What one checkpoint holds of one region. */
@@ -10,7 +10,7 @@ export interface CheckpointRegion {
   length: number;
   /** Pages of 4 KiB stored by this checkpoint. */
   pages: number;
-  /** Of these, stored as the difference to the version before: none by this version of tidemark. */
+  /** Of these, stored as the difference to the version before. */
   deltaPages: number;
   /** Pages that became zero. */
   zeroPages: number;
@@ -77,9 +77,9 @@ export function headerOf(m: Manifest, number: number, recordBytes: number, commi
   // `__proto__` is a name like any other, but not one that can be assigned to.
   const regions: Record<string, CheckpointRegion> = Object.fromEntries(
     m.regions.map((region) => {
-      const { name, byteLength, length, zeros, unchangedPages } = region;
+      const { name, byteLength, length, deltas, zeros, unchangedPages } = region;
       const pages = storedPages(region);
-      return [name, { byteLength, length, pages, deltaPages: 0, zeroPages: countPages(zeros), unchangedPages }];
+      return [name, { byteLength, length, pages, deltaPages: pagesIn(deltas), zeroPages: countPages(zeros), unchangedPages }];
     }),
   );
   const pages = Object.values(regions).reduce((sum, region) => sum + region.pages, 0);

@@ -1,7 +1,8 @@
 import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
 import { uidBytes, uidText } from './manifest.js';
-import { type PageTable, type RegionTable, Version } from './page-table.js';
+import { MOST_OLDER } from './older-versions.js';
+import { type PageTable, type RegionTable, type Stored, Version } from './page-table.js';
 
 /**
  * A page table of level k: the newest version of every page that changed in the last 16^k checkpoints, so that loading
@@ -23,7 +24,7 @@ export function encodeLevelTable(uid: string, level: number, table: PageTable): 
   out.raw(uidBytes(table.boundaries[level - 1]!));
   out.varint(table.regions.size);
   for (const region of table.regions.values()) {
-    const body = encodeRegion(region, region.pendingPages(level));
+    const body = encodeRegion(region, level);
     out.varint(region.number);
     out.varint(region.pageCount);
     out.varint(body.runs);
@@ -33,40 +34,114 @@ export function encodeLevelTable(uid: string, level: number, table: PageTable): 
   return out.bytes();
 }
 
-/** Runs of pages whose versions lie in consecutive slots of one extent, or are all zero; then the CRC32Cs of the full ones. */
-function encodeRegion(region: RegionTable, pages: Uint32Array): { runs: number; bytes: Uint8Array } {
+/** The same number of versions back of many pages: where each is. */
+interface Layer {
+  pages: Uint32Array;
+  kind(k: number): number;
+  record(k: number): number;
+  slot(k: number): number;
+}
+
+/** The newest versions and their CRC32Cs; then, layer by layer, what the deltas among them build on, as far as it was made in the span of the table. */
+function encodeRegion(region: RegionTable, level: number): { runs: number; bytes: Uint8Array } {
+  const pages = region.pendingPages(level);
   const out = new ByteWriter(1024 + pages.length * 8);
-  const crcs = new Uint32Array(pages.length);
-  let crcCount = 0;
-  let runs = 0;
-  let end = 0;
-  let record = 0;
-  for (let k = 0; k < pages.length; ) {
-    const first = pages[k]!;
-    const kind = region.kind(first);
-    let count = 1;
-    while (k + count < pages.length && continues(region, first, count, pages[k + count]!)) count++;
-    out.varint(first - end);
-    out.varint(count);
-    out.u8(kind);
-    if (kind === Version.full) {
-      out.signed(region.record(first) - record);
-      out.u8(region.slot[first]!);
-      record = region.record(first);
-      for (let j = 0; j < count; j++) crcs[crcCount++] = region.crc[first + j]!;
-    }
-    end = first + count;
-    k += count;
-    runs++;
+  const runs = writeLayer(out, {
+    pages,
+    kind: (k) => region.kind(pages[k]!),
+    record: (k) => region.record(pages[k]!),
+    slot: (k) => region.slot[pages[k]!]!,
+  });
+  out.u32s(pages.filter((page) => region.isStored(page)).map((page) => region.crc[page]!));
+  const older = new ByteWriter(1024);
+  let layers = 0;
+  for (let layer = olderOf(region, pages, level); layer.pages.length > 0; layer = nextOf(region, layer, level)) {
+    older.varint(countRuns(layer));
+    writeLayer(older, layer);
+    layers++;
   }
-  out.u32s(crcs.subarray(0, crcCount));
+  out.varint(layers);
+  out.raw(older.bytes());
   return { runs, bytes: out.bytes() };
 }
 
-function continues(region: RegionTable, first: number, count: number, page: number): boolean {
-  if (page !== first + count || region.kind(page) !== region.kind(first)) return false;
-  if (region.kind(first) !== Version.full) return true;
-  return region.slot[page] === region.slot[first]! + count && region.record(page) === region.record(first);
+interface OlderLayer extends Layer {
+  nodes: Uint32Array;
+}
+
+function olderOf(region: RegionTable, pages: Uint32Array, level: number): OlderLayer {
+  const deltas = pages.filter((page) => region.kind(page) === Version.delta);
+  return olderLayer(
+    region,
+    deltas,
+    deltas.map((page) => region.older.first(page)),
+    level,
+  );
+}
+
+function nextOf(region: RegionTable, { pages, nodes }: OlderLayer, level: number): OlderLayer {
+  return olderLayer(
+    region,
+    pages,
+    nodes.map((node) => region.older.next(node)),
+    level,
+  );
+}
+
+/** Of these nodes, one a page, those that there are and that the table must have: older ones are found where reading goes on. */
+function olderLayer({ older }: RegionTable, pages: Uint32Array, nodes: Uint32Array, level: number): OlderLayer {
+  const has = nodes.map((node) => (node !== 0 && older.isPending(node, level) ? 1 : 0));
+  const own = pages.filter((_, k) => has[k] === 1);
+  const kept = nodes.filter((_, k) => has[k] === 1);
+  return {
+    pages: own,
+    nodes: kept,
+    kind: (k) => older.kind(kept[k]!),
+    record: (k) => older.record(kept[k]!),
+    slot: (k) => older.slot(kept[k]!),
+  };
+}
+
+/** Where the run that begins at `from` ends: pages whose versions lie in consecutive slots of one extent, or which are all zero. */
+function endOfRun(layer: Layer, from: number): number {
+  const { pages } = layer;
+  const [kind, record, slot] = [layer.kind(from), layer.record(from), layer.slot(from)];
+  let k = from + 1;
+  while (k < pages.length && pages[k] === pages[from]! + (k - from) && layer.kind(k) === kind) {
+    if (kind !== Version.zero && (layer.slot(k) !== slot + (k - from) || layer.record(k) !== record)) break;
+    k++;
+  }
+  return k;
+}
+
+function countRuns(layer: Layer): number {
+  let count = 0;
+  for (let k = 0; k < layer.pages.length; k = endOfRun(layer, k)) count++;
+  return count;
+}
+
+/** @returns the runs written */
+function writeLayer(out: ByteWriter, layer: Layer): number {
+  const { pages } = layer;
+  let runs = 0;
+  let end = 0;
+  let before = 0;
+  for (let k = 0; k < pages.length; runs++) {
+    const next = endOfRun(layer, k);
+    const kind = layer.kind(k);
+    out.varint(pages[k]! - end);
+    out.varint(next - k);
+    out.u8(kind);
+    if (kind !== Version.zero) {
+      const record = layer.record(k);
+      out.signed(record - before);
+      out.u8(layer.slot(k));
+      before = record;
+    }
+    end = pages[next - 1]! + 1;
+    k = next;
+  }
+  return runs;
 }
 
 export function decodeLevelTable(payload: Uint8Array, number: number): LevelTable {
@@ -85,36 +160,58 @@ export function decodeLevelTable(payload: Uint8Array, number: number): LevelTabl
   return { uid, level, base, regions };
 }
 
-/** Puts the versions of a table where `table` has none yet (it is filled from the newest checkpoint to the oldest). */
+/** Puts the versions of a table where `table` has none yet, or has only deltas (it is filled from the newest checkpoint to the oldest). */
 export function applyLevelTable(level: LevelTable, table: PageTable, levels: number, number: number): void {
   for (const { number: regionNumber, entries, read } of level.regions) {
     const region = table.byNumber(regionNumber);
-    const fulls: { first: number; count: number; record: number; slot: number }[] = [];
-    let end = 0;
-    let record = 0;
-    for (let k = 0; k < entries; k++) {
-      const first = end + read.varint();
-      const count = read.varint();
-      const kind = read.u8();
-      end = first + count;
-      if (kind === Version.full) {
-        record += read.signed();
-        fulls.push({ first, count, record, slot: read.u8() });
-      } else if (kind !== Version.zero) {
-        throw damaged(`page table ${number} has a version of kind ${kind}`);
-      } else if (region !== undefined) {
-        for (let p = first; p < Math.min(end, region.pageCount); p++)
-          if (region.kind(p) === Version.absent) region.setZero(p, levels);
-      }
+    const newest = readLayer(read, entries, true, number);
+    for (const run of newest) {
+      const crcs = run.kind === Version.zero ? undefined : read.u32s(run.count);
+      if (region !== undefined) applyRun(region, run, crcs, levels);
     }
-    for (const run of fulls) {
-      const crcs = read.u32s(run.count);
-      if (region === undefined) continue;
-      for (let j = 0; j < run.count && run.first + j < region.pageCount; j++) {
-        if (region.kind(run.first + j) === Version.absent)
-          region.setFull(run.first + j, run.record, run.slot + j, crcs[j]!, levels);
-      }
+    const layers = read.varint();
+    if (layers > MOST_OLDER) throw damaged(`page table ${number} claims ${layers} layers`);
+    for (let k = 0; k < layers; k++) {
+      for (const run of readLayer(read, read.varint(), false, number))
+        if (region !== undefined) applyRun(region, run, undefined, levels);
     }
     read.end();
+  }
+}
+
+interface RunOfVersions {
+  first: number;
+  count: number;
+  kind: number;
+  record: number;
+  slot: number;
+}
+
+function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number: number): RunOfVersions[] {
+  const runs: RunOfVersions[] = [];
+  let end = 0;
+  let record = 0;
+  for (let k = 0; k < entries; k++) {
+    const first = end + read.varint();
+    const count = read.varint();
+    const kind = read.u8();
+    end = first + count;
+    const stored = kind === Version.full || kind === Version.delta;
+    if (!stored && !(mayBeZero && kind === Version.zero)) throw damaged(`page table ${number} has a version of kind ${kind}`);
+    if (stored) record += read.signed();
+    runs.push({ first, count, kind, record, slot: stored ? read.u8() : 0 });
+  }
+  return runs;
+}
+
+function applyRun(region: RegionTable, run: RunOfVersions, crcs: Uint32Array | undefined, levels: number): void {
+  const end = Math.min(run.first + run.count, region.pageCount);
+  for (let page = run.first; page < end; page++) {
+    const k = page - run.first;
+    if (run.kind === Version.zero) {
+      if (region.kind(page) === Version.absent) region.setZero(page, levels);
+    } else if (region.isOpen(page)) {
+      region.addOlder(page, run.kind as Stored, run.record, run.slot + k, crcs?.[k] ?? 0, levels);
+    }
   }
 }

@@ -6,7 +6,6 @@ import type { Log } from './log.js';
 import { addState, decodeManifest, type Manifest, stateOf } from './manifest.js';
 import { levelSpan, PageTable, pendingLevels, RegionTable, Version } from './page-table.js';
 import { Kind } from './record.js';
-import { slotOf } from './stored-extents.js';
 
 /** What loading needs of the index: the record number of a checkpoint's manifest. */
 export type FindHeader = (uid: string) => Promise<Header | undefined>;
@@ -61,6 +60,7 @@ export async function loadPageTable(log: Log, header: Header, find: FindHeader):
     manifest = older;
   }
   checkState(table, newest);
+  for (const region of table.regions.values()) region.older.loaded();
   return table;
 }
 
@@ -76,13 +76,8 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
   for (const change of manifest.regions) {
     const region = table.byNumber(change.number);
     if (region === undefined) continue;
-    for (const extent of change.extents) {
-      for (let k = 0; k < extent.pages.length; k++) {
-        const page = extent.pages[k]!;
-        if (page < region.pageCount && region.kind(page) === Version.absent)
-          region.setFull(page, extent.record, slotOf(extent, k), extent.crcs[k]!, levels);
-      }
-    }
+    for (const extent of change.extents) region.addExtent(Version.full, extent, levels);
+    for (const extent of change.deltas) region.addExtent(Version.delta, extent, levels);
     for (let k = 0; k < change.zeros.length; k += 2) {
       const end = Math.min(change.zeros[k]! + change.zeros[k + 1]!, region.pageCount);
       for (let page = change.zeros[k]!; page < end; page++)
@@ -94,7 +89,10 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
 function checkState(table: PageTable, manifest: Manifest): void {
   let state = 0n;
   for (const region of table.regions.values()) {
-    state = addState(state, regionState(region, fullPages(region)));
+    if (region.hasOpenDeltas())
+      throw broken(`checkpoint ${manifest.id} has deltas in region ${region.name} without the page that they build on`);
+    const pages = region.storedPages();
+    state = addState(state, regionState(region, pages));
   }
   if (state !== manifest.stateAfter)
     throw broken(`the page tables of checkpoint ${manifest.id} do not add up to the state it was committed with`);
@@ -102,19 +100,8 @@ function checkState(table: PageTable, manifest: Manifest): void {
 
 /** What these pages, all of them stored, contribute to the state. */
 export function regionState(region: RegionTable, pages: Uint32Array): bigint {
-  return stateOf(
-    region.number,
-    pages,
-    pages.map((page) => region.crc[page]!),
-  );
-}
-
-/** The pages of a region that have a stored version, ascending. */
-export function fullPages(region: RegionTable): Uint32Array {
-  let count = 0;
-  for (let p = 0; p < region.pageCount; p++) if (region.kind(p) === Version.full) count++;
-  const pages = new Uint32Array(count);
-  let at = 0;
-  for (let p = 0; p < region.pageCount; p++) if (region.kind(p) === Version.full) pages[at++] = p;
-  return pages;
+  const { crc } = region;
+  const crcs = new Uint32Array(pages.length);
+  for (let k = 0; k < pages.length; k++) crcs[k] = crc[pages[k]!]!;
+  return stateOf(region.number, pages, crcs);
 }

@@ -16,8 +16,10 @@ export interface RegionChange {
   byteLength: number;
   /** Meaningful bytes, from the start. */
   length: number;
-  /** Pages stored as full versions. No page is in two of them. */
+  /** Pages stored as full versions. No page is in two extents, of whatever kind. */
   extents: StoredExtent[];
+  /** Pages stored as the XOR with the version before. The CRC32Cs are those of the pages that come out. */
+  deltas: StoredExtent[];
   /** Pages that became zero. */
   zeros: Runs;
   unchangedPages: number;
@@ -117,7 +119,7 @@ export function encodeManifest(m: Manifest): Uint8Array {
     out.varint(region.unchangedPages);
     writeExtents(out, region.extents);
     writeRuns(out, region.zeros);
-    out.varint(0); // pages stored as deltas: the place is kept
+    writeExtents(out, region.deltas);
   }
   out.varint(m.attachments.length);
   for (const attachment of m.attachments) {
@@ -129,8 +131,22 @@ export function encodeManifest(m: Manifest): Uint8Array {
   return out.bytes();
 }
 
-export function storedPages(region: RegionChange): number {
-  return region.extents.reduce((sum, { pages }) => sum + pages.length, 0);
+/** How many pages are in these extents. */
+export function pagesIn(extents: readonly StoredExtent[]): number {
+  return extents.reduce((sum, { pages }) => sum + pages.length, 0);
+}
+
+export function storedPages({ extents, deltas }: RegionChange): number {
+  return pagesIn(extents) + pagesIn(deltas);
+}
+
+/** All records that hold pages of a checkpoint. */
+export function extentRecords({ regions, attachments }: Pick<Manifest, 'regions' | 'attachments'>): number[] {
+  const extents = [
+    ...regions.flatMap((region) => [...region.extents, ...region.deltas]),
+    ...attachments.flatMap((one) => one.extents),
+  ];
+  return extents.map(({ record }) => record);
 }
 
 export function decodeManifest(payload: Uint8Array, number: number): Manifest {
@@ -197,8 +213,8 @@ function readRegion(read: ByteReader, what: string): RegionChange {
     throw damaged(`${what} has a region of ${byteLength} bytes`);
   const extents = readExtents(read, pageCount, what);
   const zeros = readRuns(read, pageCount, what);
-  if (read.varint() !== 0) throw damaged(`${what} has pages stored as deltas, which this version does not write`);
-  return { number, name, byteLength, length, extents, zeros, unchangedPages };
+  const deltas = readExtents(read, pageCount, what);
+  return { number, name, byteLength, length, extents, deltas, zeros, unchangedPages };
 }
 
 function readAttachment(read: ByteReader, what: string): StoredAttachment {

@@ -1,7 +1,13 @@
+import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
+import { MOST_OLDER, OlderVersions } from './older-versions.js';
+import type { StoredExtent } from './stored-extents.js';
 
-/** What the newest version of a page is. `absent` (never stored) and `zero` read the same. */
-export const Version = { absent: 0, zero: 1, full: 2 } as const;
+/** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
+export const Version = { absent: 0, zero: 1, full: 2, delta: 3 } as const;
+
+/** How a page is stored. */
+export type Stored = typeof Version.full | typeof Version.delta;
 
 /** Levels of tables above the manifests: a table of level k covers 16^k checkpoints. */
 export const LEVELS = 4;
@@ -42,7 +48,10 @@ export class RegionTable {
   slot: Uint8Array;
   /** Kind of version in the low four bits, in the high four the levels whose next table must have this page. */
   #state: Uint8Array;
+  /** Of the page that must come out. */
   crc: Uint32Array;
+  /** What the newest versions that are deltas build on. */
+  readonly older: OlderVersions;
 
   constructor(number: number, name: string, byteLength: number, length: number, pageCount: number) {
     this.number = number;
@@ -54,6 +63,7 @@ export class RegionTable {
     this.slot = new Uint8Array(pageCount);
     this.#state = new Uint8Array(pageCount);
     this.crc = new Uint32Array(pageCount);
+    this.older = new OlderVersions(pageCount);
   }
 
   get pageCount(): number {
@@ -71,6 +81,7 @@ export class RegionTable {
     this.slot = enlarge(this.slot, new Uint8Array(pageCount));
     this.#state = enlarge(this.#state, new Uint8Array(pageCount));
     this.crc = enlarge(this.crc, new Uint32Array(pageCount));
+    this.older.pageCount = pageCount;
   }
 
   kind(page: number): number {
@@ -81,15 +92,93 @@ export class RegionTable {
     return this.recordHigh[page]! * 0x1_0000_0000 + this.recordLow[page]!;
   }
 
-  setFull(page: number, record: number, slot: number, crc: number, levels: number): void {
+  isStored(page: number): boolean {
+    return this.kind(page) >= Version.full;
+  }
+
+  /** A newer version of a page. What a delta builds on is kept below it. */
+  setStored(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
+    if (kind === Version.delta) {
+      if (this.isStored(page))
+        this.older.push(page, this.kind(page) as Stored, this.record(page), this.slot[page]!, this.#state[page]! >> 4);
+    } else {
+      this.older.clear(page);
+    }
     this.recordLow[page] = record >>> 0;
     this.recordHigh[page] = Math.floor(record / 0x1_0000_0000);
     this.slot[page] = slot;
     this.crc[page] = crc;
-    this.#state[page] = Version.full | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+    this.#state[page] = kind | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+  }
+
+  /** While a table is loaded, newest version first: nothing is known of the page, or only deltas. */
+  isOpen(page: number): boolean {
+    const kind = this.kind(page);
+    return kind === Version.absent || (kind === Version.delta && !this.older.isWhole(page));
+  }
+
+  /** The next older version of a page that is open. The CRC32C counts only for the newest. */
+  addOlder(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
+    if (this.kind(page) === Version.absent) this.setStored(page, kind, record, slot, crc, levels);
+    else if (!this.older.append(page, kind, record, slot, levels))
+      throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
+  }
+
+  /** Adds the versions of an extent to the pages that are open. */
+  addExtent(kind: Stored, { record, slots, pages, crcs }: StoredExtent, levels: number): void {
+    // Where nothing is known yet, as in most of a table that is loaded, there is nothing to be kept in order.
+    const state = this.#state;
+    const low = record >>> 0;
+    const high = Math.floor(record / 0x1_0000_0000);
+    for (let k = 0; k < pages.length; k++) {
+      const page = pages[k]!;
+      if (page >= state.length) continue;
+      const slot = slots === undefined ? k : slots[k]!;
+      if ((state[page]! & KIND_MASK) === Version.absent) {
+        this.recordLow[page] = low;
+        this.recordHigh[page] = high;
+        this.slot[page] = slot;
+        this.crc[page] = crcs[k]!;
+        state[page] = kind | (state[page]! & ~KIND_MASK) | (levels << 4);
+      } else if (this.isOpen(page)) {
+        this.addOlder(page, kind, record, slot, crcs[k]!, levels);
+      }
+    }
+  }
+
+  /** The pages that have a stored version, ascending. */
+  storedPages(): Uint32Array {
+    const state = this.#state;
+    const pages = new Uint32Array(state.length);
+    let count = 0;
+    for (let page = 0; page < state.length; page++) if ((state[page]! & KIND_MASK) >= Version.full) pages[count++] = page;
+    return pages.subarray(0, count);
+  }
+
+  /** While a table is loaded: some page is stored as deltas without the page that they build on. */
+  hasOpenDeltas(): boolean {
+    const state = this.#state;
+    for (let page = 0; page < state.length; page++)
+      if ((state[page]! & KIND_MASK) === Version.delta && !this.older.isWhole(page)) return true;
+    return false;
+  }
+
+  /** Calls `visit` with every version that makes the page, newest first: deltas, then the full one. */
+  versions(page: number, visit: (kind: Stored, record: number, slot: number) => void): void {
+    visit(this.kind(page) as Stored, this.record(page), this.slot[page]!);
+    if (this.kind(page) !== Version.delta) return;
+    const { older } = this;
+    for (let node = older.first(page); node !== 0; node = older.next(node))
+      visit(older.kind(node), older.record(node), older.slot(node));
+  }
+
+  /** Deltas on the full version. */
+  depth(page: number): number {
+    return this.kind(page) === Version.delta ? this.older.count(page) : 0;
   }
 
   setZero(page: number, levels: number): void {
+    this.older.clear(page);
     this.#state[page] = Version.zero | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
   }
 
@@ -108,13 +197,14 @@ export class RegionTable {
   clearPending(level: number): void {
     const keep = ~(((1 << level) - 1) << 4) & 0xff;
     for (let p = 0; p < this.#state.length; p++) this.#state[p]! &= keep;
+    this.older.clearPending(keep);
   }
 
   /** Whether both hold the same version of a page (the same bytes, by where they are stored). */
   sameVersion(other: RegionTable | undefined, page: number): boolean {
     const mine = this.kind(page);
     const theirs = other === undefined ? Version.absent : other.kind(page);
-    if (mine !== Version.full || theirs !== Version.full) return mine !== Version.full && theirs !== Version.full;
+    if (mine < Version.full || theirs < Version.full) return mine < Version.full && theirs < Version.full;
     return (
       this.recordLow[page] === other!.recordLow[page] &&
       this.recordHigh[page] === other!.recordHigh[page] &&
@@ -134,6 +224,13 @@ export class PageTable {
   attachments: readonly StoredAttachment[] = [];
   /** For each level, the newest checkpoint whose depth is a multiple of the level's span: where its next table will end. */
   readonly boundaries: string[] = new Array<string>(LEVELS).fill('');
+
+  /** Versions that are kept below the newest ones. */
+  get olderVersions(): number {
+    let count = 0;
+    for (const { older } of this.regions.values()) count += older.size;
+    return count;
+  }
 
   /** Notes a checkpoint that was reached or made at `depth`, seen from `head`. */
   noteBoundary(uid: string, depth: number, head: number): void {

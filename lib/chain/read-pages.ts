@@ -1,59 +1,33 @@
 import { createHash } from 'node:crypto';
-import { PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
+import { PAGE_SIZE } from '../kernel/addon.js';
+import { readPages } from './assembly.js';
 import { broken, damaged, foundIn } from './damage.js';
 import { ExtentReader } from './extent.js';
 import type { Log } from './log.js';
 import type { StoredAttachment } from './manifest.js';
-import { type RegionTable, Version } from './page-table.js';
+import type { RegionTable } from './page-table.js';
 import { Kind } from './record.js';
 import { slotsOf } from './stored-extents.js';
 
-/** The pages of one extent that are wanted: slots ascending. */
-export interface ExtentUse {
-  record: number;
-  slots: Uint8Array;
-  pages: Uint32Array;
-  crcs: Uint32Array;
-}
-
-/** Groups pages by the extent that holds their newest version; pages without one are left out. Extents in the order of their records, each read once. */
-export function groupByExtent(region: RegionTable, pages: Iterable<number>): ExtentUse[] {
-  const groups = new Map<number, number[]>();
-  for (const page of pages) {
-    if (region.kind(page) !== Version.full) continue;
-    const record = region.record(page);
-    const group = groups.get(record);
-    if (group === undefined) groups.set(record, [page]);
-    else group.push(page);
-  }
-  const uses: ExtentUse[] = [];
-  for (const [record, members] of groups) {
-    members.sort((a, b) => region.slot[a]! - region.slot[b]!);
-    uses.push({
-      record,
-      slots: Uint8Array.from(members, (page) => region.slot[page]!),
-      pages: Uint32Array.from(members),
-      crcs: Uint32Array.from(members, (page) => region.crc[page]!),
-    });
-  }
-  return uses.sort((a, b) => a.record - b.record);
-}
+/** Memory taken to read a range: 16 MiB. */
+const PAGES_AT_ONCE = 4096;
 
 /** Bytes of a region as of a checkpoint; what was never stored is zero. */
 export async function readRange(log: Log, region: RegionTable, byteOffset: number, byteLength: number): Promise<Uint8Array> {
   const result = new Uint8Array(byteLength);
   const first = Math.floor(byteOffset / PAGE_SIZE);
   const end = Math.ceil((byteOffset + byteLength) / PAGE_SIZE);
-  const wanted = Array.from({ length: end - first }, (_, k) => first + k);
-  const scratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
-  for (const use of groupByExtent(region, wanted)) {
-    const payload = await log.payload(use.record, Kind.extent);
-    new ExtentReader(payload, use.record).gather(use.slots, use.crcs, scratch);
-    for (let k = 0; k < use.pages.length; k++) {
-      const at = use.pages[k]! * PAGE_SIZE - byteOffset;
-      const from = Math.max(0, -at);
-      const to = Math.min(PAGE_SIZE, byteLength - at);
-      result.set(scratch.subarray(k * PAGE_SIZE + from, k * PAGE_SIZE + to), at + from);
+  for (let from = first; from < end; from += PAGES_AT_ONCE) {
+    const count = Math.min(PAGES_AT_ONCE, end - from);
+    const page = await readPages(
+      log,
+      region,
+      Uint32Array.from({ length: count }, (_, k) => from + k),
+    );
+    for (let k = 0; k < count; k++) {
+      const at = (from + k) * PAGE_SIZE - byteOffset;
+      const start = Math.max(0, -at);
+      result.set(page(k).subarray(start, Math.min(PAGE_SIZE, byteLength - at)), at + start);
     }
   }
   return result;

@@ -3,6 +3,7 @@ import { broken } from './damage.js';
 import type { IndexCache } from './index-cache.js';
 import { readManifest } from './load.js';
 import type { Log } from './log.js';
+import { extentRecords } from './manifest.js';
 import { Kind } from './record.js';
 import { decodeRef, type NumberedRef } from './ref.js';
 
@@ -47,8 +48,9 @@ export async function readTail(log: Log, from: number): Promise<Tail> {
         tail.refs.push(await readRef(log, number));
         continue;
       }
-      const { id, uid, parentUid, sync, tableRecord, regions, attachments } = await readManifest(log, number);
-      const records = [...regions, ...attachments].flatMap(({ extents }) => extents.map(({ record }) => record));
+      const manifest = await readManifest(log, number);
+      const { id, uid, parentUid, sync, tableRecord } = manifest;
+      const records = extentRecords(manifest);
       if (tableRecord !== 0) records.push(tableRecord);
       tail.manifests.push({ number, id, uid, parentUid, sync, records });
     } catch (error) {

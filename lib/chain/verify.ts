@@ -1,11 +1,14 @@
 import type { VerifyProblem, VerifyReport } from '../engine/protocol.js';
 import type { TidemarkError } from '../errors.js';
 import { PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
+import { readPages } from './assembly.js';
 import { broken } from './damage.js';
 import { ExtentReader } from './extent.js';
+import { ExtentKind } from './extent-kind.js';
 import type { Header } from './header.js';
 import { readManifest } from './load.js';
 import type { Manifest } from './manifest.js';
+import type { PageTable } from './page-table.js';
 import { present, readAttachment } from './read-pages.js';
 import { Kind, openRecord } from './record.js';
 import { toRuns } from './runs.js';
@@ -68,30 +71,45 @@ async function verifyCheckpoint(host: StoreHost, header: Header, run: Run): Prom
     report.problems.push({ ...describe(error), checkpoint: id, ...more });
   };
   let manifest: Manifest;
+  let table: PageTable;
   try {
     manifest = await readManifest(host.log, header.manifest);
     if (manifest.uid !== header.checkpoint.uid) throw broken(`record ${header.manifest} is not the manifest of checkpoint ${id}`);
     await verifyLink(host, manifest);
     // Loading compares the sum over all versions with the state that the manifest states.
-    await host.loadTable(header);
+    table = await host.loadTable(header);
   } catch (error) {
     problem(error);
     return;
   }
-  const check = async (extent: StoredExtent, what: Partial<VerifyProblem>, known?: Map<number, unknown>): Promise<void> => {
+  const check = async (
+    extent: StoredExtent,
+    kind: ExtentKind,
+    what: Partial<VerifyProblem>,
+    known?: Map<number, unknown>,
+  ): Promise<void> => {
     let found = known?.get(extent.record);
     if (known?.has(extent.record) !== true) {
-      found = await verifyExtent(host, extent, run).catch((error) => error);
+      found = await verifyExtent(host, extent, kind, run).catch((error) => error);
       known?.set(extent.record, found);
     }
     if (found !== undefined) problem(found, { ...what, pages: [...toRuns(extent.pages)] });
   };
-  for (const { name, extents } of manifest.regions) for (const extent of extents) await check(extent, { region: name });
+  for (const { name, extents, deltas } of manifest.regions) {
+    const before = report.problems.length;
+    for (const extent of extents) await check(extent, ExtentKind.full, { region: name });
+    for (const extent of deltas) await check(extent, ExtentKind.delta, { region: name });
+    if (!report.readData || report.problems.length > before) continue;
+    // What a delta makes shows only with what it builds on.
+    const region = table.regions.get(name)!;
+    for (const { pages } of deltas)
+      await readPages(host.log, region, pages).catch((error) => problem(error, { region: name, pages: [...toRuns(pages)] }));
+  }
   for (const attachment of manifest.attachments) {
     const { name, extents } = attachment;
     const isNew = extents.some(({ record }) => !attached.has(record));
     const before = report.problems.length;
-    for (const extent of extents) await check(extent, { attachment: name }, attached);
+    for (const extent of extents) await check(extent, ExtentKind.full, { attachment: name }, attached);
     if (!isNew || !report.readData || report.problems.length > before) continue;
     await readAttachment(host.log, attachment).catch((error) => problem(error, { attachment: name }));
   }
@@ -107,15 +125,18 @@ async function verifyLink(host: StoreHost, manifest: Manifest): Promise<void> {
     throw broken(`checkpoint ${manifest.id} does not fit the checkpoint ${older.id} it builds on`);
 }
 
-async function verifyExtent(host: StoreHost, extent: StoredExtent, { report, scratch }: Run): Promise<void> {
+async function verifyExtent(host: StoreHost, extent: StoredExtent, kind: ExtentKind, { report, scratch }: Run): Promise<void> {
   const { record: number, count, pages, crcs } = extent;
   const record = present(await host.log.record(number, Kind.extent), number);
   const reader = new ExtentReader(openRecord(record, Kind.extent, number, host.log.store), number);
   report.extents++;
   report.pages += pages.length;
   report.bytes += record.length;
+  if (reader.kind !== kind) throw broken(`extent ${number} does not hold what the manifest says`);
   if (reader.count !== count) throw broken(`extent ${number} has ${reader.count} instead of ${count} slots`);
-  if (report.readData) reader.gather(slotsOf(extent), crcs, scratch);
+  if (!report.readData) return;
+  if (kind === ExtentKind.full) reader.gather(slotsOf(extent), crcs, scratch);
+  else reader.collect(slotsOf(extent), scratch);
 }
 
 /** Without the hint, which is to run what is running. */

@@ -2,6 +2,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import { countPages, type Runs, union } from '../chain/runs.js';
 import type { Engine } from '../engine/engine.js';
 import type { Ticket } from '../engine/protocol.js';
+import { ShadowMode } from '../engine/shadows.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
 import type { Region } from '../region/region.js';
 import { giveBack, type Scanned, SliceCopy } from './capture.js';
@@ -89,12 +90,9 @@ export class Ahead {
     if (runs.length > 0) this.#scanned.set(region, union(this.#scanned.get(region) ?? NO_RUNS, runs));
     if (whole) this.#whole.add(slot);
     const taken = whole ? region.populated() : runs;
-    const copy = new SliceCopy(this.#engine, region, taken, {
-      ...this.ticket,
-      slot,
-      ordinal: this.ordinal(member),
-      level: this.#level,
-    });
+    const job = { ...this.ticket, slot, ordinal: this.ordinal(member), level: this.#level };
+    const shadows = member.shadow?.slice(ShadowMode.ahead, this.ticket.sequence);
+    const copy = new SliceCopy(this.#engine, region, taken, job, shadows);
     this.#current = { member, copy };
     this.#taken += countPages(taken);
     while (!copy.done) {

@@ -38,11 +38,14 @@ export class BatchBuilder {
 
   /**
    * Puts the records of everything that is ready into a batch.
+   * @param garbage what is deleted with it
    * @param damage of the log: with any nothing is committed
    */
-  build(operations: LogOperation[], damage: readonly LogDamage[]): Batch {
+  build(operations: LogOperation[], garbage: number[], damage: readonly LogDamage[]): Batch {
     const names = new Set<string>();
     const committing = this.#buildReady(operations, names, damage);
+    // What was refused only now is not below the low-water mark of what commits: it goes with this very batch.
+    for (const record of this.#inFlight.takeGarbage(operations)) garbage.push(record);
     if (damage.length > 0) this.namings.failAll(damage[0]!.error);
     const isOpenBranch = (name: string) => this.#inFlight.onBranch(name) !== undefined;
     return {
@@ -60,16 +63,29 @@ export class BatchBuilder {
     let id = this.#index.lastId;
     for (const { session, pending } of ready) {
       const captured = pending.captured!;
-      const built = buildManifest(captured, pending, {
-        log: this.#log,
-        id: ++id,
-        branch: session.branch,
-        base: committing.at(-1)?.session === session ? committing.at(-1)!.built.header : session.base,
-        table: session.table,
-        lowWater,
-        previousManifest: this.#lastManifest,
-        encodeMs: pending.encodedAt - captured.capturedAt,
-      });
+      // One before it of the same session was refused here.
+      if (session.gone(pending.ticket)) {
+        names.delete(captured.info.label ?? '');
+        continue;
+      }
+      let built: Built;
+      try {
+        built = buildManifest(captured, pending, {
+          log: this.#log,
+          id: id + 1,
+          branch: session.branch,
+          base: committing.at(-1)?.session === session ? committing.at(-1)!.built.header : session.base,
+          table: session.table,
+          lowWater,
+          previousManifest: this.#lastManifest,
+          encodeMs: pending.encodedAt - captured.capturedAt,
+        });
+      } catch (error) {
+        this.#inFlight.fail(session, session.generation, error, pending.ticket.sequence);
+        names.delete(captured.info.label ?? '');
+        continue;
+      }
+      id++;
       this.#lastManifest = built.header.manifest;
       session.table = built.table;
       operations.push(...built.operations);
@@ -85,13 +101,13 @@ export class BatchBuilder {
     for (const session of this.#inFlight.active) {
       let first = true;
       for (const pending of session.pendings) {
-        if (!pending.complete || !pending.extents.every((extent) => extent.written)) break;
+        if (!pending.complete || !pending.segments.every(({ written }) => written)) break;
         // It arrived while the tables of other sessions were loaded; its own comes next time.
         if (session.base !== undefined && session.table === undefined) break;
         const captured = pending.captured!;
         try {
           if (first) this.#checkHead(session);
-          if (pending.extents.length > pending.expectedExtents) throw new Error('more extents than were captured');
+          if (pending.segments.length > pending.expectedSegments) throw new Error('more segments than were captured');
           if (damage.length > 0) throw damage[0]!.error;
           this.#checkReady(captured, !first || session.base !== undefined, names);
         } catch (error) {

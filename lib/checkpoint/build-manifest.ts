@@ -1,16 +1,17 @@
 import { randomBytes } from 'node:crypto';
 import { type Header, headerOf, KEY_BYTES } from '../chain/header.js';
 import { encodeLevelTable } from '../chain/level-table.js';
-import { fullPages, regionState } from '../chain/load.js';
+import { regionState } from '../chain/load.js';
 import { deletion, type Log, type LogOperation } from '../chain/log.js';
 import { addState, encodeManifest, type Manifest, type RegionChange, type StoredAttachment, stateOf } from '../chain/manifest.js';
-import { LEVELS, PageTable, RegionTable, tableLevel, Version } from '../chain/page-table.js';
+import { LEVELS, PageTable, RegionTable, type Stored, tableLevel, Version } from '../chain/page-table.js';
 import { Kind, packRecord, recordKey } from '../chain/record.js';
 import { toRuns } from '../chain/runs.js';
-import { slotOf } from '../chain/stored-extents.js';
+import { type StoredExtent, slotOf } from '../chain/stored-extents.js';
 import type { Captured, CapturedAttachment, CapturedRegion } from '../engine/protocol.js';
+import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
-import { newestVersions } from './newest-versions.js';
+import { type NewestVersions, newestVersions } from './newest-versions.js';
 import type { Pending } from './session.js';
 
 /** A checkpoint that is ready to be committed. */
@@ -37,9 +38,12 @@ const ALL_LEVELS = (1 << LEVELS) - 1;
 export function buildManifest(captured: Captured, pending: Pending, context: BuildContext): Built {
   const full = context.base === undefined;
   const table = full ? new PageTable() : context.table!;
+  const newest = captured.regions.map((region) => newestOf(region, pending));
+  // Before anything is entered into the table: it is as good as ever when this throws.
+  for (const [k, region] of captured.regions.entries()) proveDeltas(region, newest[k]!, table);
   const depth = full ? 0 : table.depth + 1;
   const stateBefore = table.state;
-  const { regions, stateChange, superseded } = applyRegions(captured, pending, table);
+  const { regions, stateChange, superseded } = applyRegions(captured, newest, table);
   table.attachments = captured.attachments.map((attachment) => storeAttachment(attachment, pending, table.attachments));
   table.depth = depth;
   table.state = addState(stateBefore, stateChange);
@@ -89,25 +93,25 @@ export function buildManifest(captured: Captured, pending: Pending, context: Bui
 /** Enters what was captured into the page tables. Regions that were not captured are no longer there. */
 function applyRegions(
   captured: Captured,
-  pending: Pending,
+  newest: readonly NewestVersions[],
   tables: PageTable,
 ): { regions: RegionChange[]; stateChange: bigint; superseded: number[] } {
   let stateChange = 0n;
   const names = new Set(captured.regions.map(({ name }) => name));
   for (const [name, table] of tables.regions) {
     if (names.has(name)) continue;
-    stateChange -= regionState(table, fullPages(table));
+    stateChange -= regionState(table, table.storedPages());
     tables.regions.delete(name);
   }
   const superseded: number[] = [];
   const regions: RegionChange[] = [];
-  for (const region of captured.regions) {
+  for (const [k, region] of captured.regions.entries()) {
     const old = tables.regions.get(region.name);
-    if (old !== undefined && region.fresh) stateChange -= regionState(old, fullPages(old));
+    if (old !== undefined && region.fresh) stateChange -= regionState(old, old.storedPages());
     const table = old === undefined || region.fresh ? newTable(region, tables) : old;
-    const applied = applyRegion(region, pending, table);
+    const applied = applyRegion(region, newest[k]!, table);
     stateChange += applied.stateChange;
-    superseded.push(...applied.superseded);
+    for (const record of newest[k]!.superseded) superseded.push(record);
     regions.push(applied.change);
   }
   return { regions, stateChange, superseded };
@@ -119,28 +123,41 @@ function newTable({ name, byteLength, length }: CapturedRegion, tables: PageTabl
   return table;
 }
 
+function newestOf(captured: CapturedRegion, pending: Pending): NewestVersions {
+  return newestVersions(pending.slicesOf(captured), pending.segmentsOf(captured.slot), captured.byteLength / PAGE_SIZE);
+}
+
+/**
+ * A shadow is only believed: what it was taken for must be what the chain has. Whatever goes wrong with shadows ends here, and costs a checkpoint.
+ * @throws where a delta was made against, or a page compared with, something else
+ */
+function proveDeltas({ name, fresh }: CapturedRegion, { compared }: NewestVersions, tables: PageTable): void {
+  const table = fresh ? undefined : tables.regions.get(name);
+  for (const { pages, bases } of compared) {
+    for (let k = 0; k < pages.length; k++) {
+      const page = pages[k]!;
+      if (table?.isStored(page) && table.crc[page] === bases[k]) continue;
+      throw new TidemarkError('TIDEMARK_WRITE_FAILED', `the shadow of page ${page} of region ${name} was not what is stored`, {
+        hint: 'nothing is lost: take the checkpoint again, it stores these pages whole',
+        retryable: true,
+      });
+    }
+  }
+}
+
 function applyRegion(
   captured: CapturedRegion,
-  pending: Pending,
+  newest: NewestVersions,
   table: RegionTable,
-): { change: RegionChange; stateChange: bigint; superseded: number[] } {
+): { change: RegionChange; stateChange: bigint } {
   table.grow(captured.byteLength / PAGE_SIZE);
   table.byteLength = captured.byteLength;
   table.length = captured.length;
-  const newest = newestVersions(pending.slicesOf(captured), pending.extentsOf(captured.slot), table.pageCount);
   // Zero pages count as a change only where something else was stored; a page that was zero already was written with what it held.
-  const zeros = newest.zeros.filter((page) => table.kind(page) === Version.full);
-  let before = regionState(table, zeros);
-  let after = 0n;
-  for (const extent of newest.extents) {
-    const { record, pages, crcs } = extent;
-    before += regionState(
-      table,
-      pages.filter((page) => table.kind(page) === Version.full),
-    );
-    after += stateOf(table.number, pages, crcs);
-    for (let k = 0; k < pages.length; k++) table.setFull(pages[k]!, record, slotOf(extent, k), crcs[k]!, ALL_LEVELS);
-  }
+  const zeros = newest.zeros.filter((page) => table.isStored(page));
+  let stateChange = -regionState(table, zeros);
+  for (const extent of newest.extents) stateChange += enter(table, Version.full, extent);
+  for (const extent of newest.deltas) stateChange += enter(table, Version.delta, extent);
   for (const page of zeros) table.setZero(page, ALL_LEVELS);
   const change: RegionChange = {
     number: table.number,
@@ -149,9 +166,21 @@ function applyRegion(
     length: captured.length,
     zeros: toRuns(zeros),
     extents: newest.extents,
-    unchangedPages: newest.zeros.length - zeros.length,
+    deltas: newest.deltas,
+    unchangedPages: newest.zeros.length - zeros.length + newest.unchangedPages,
   };
-  return { change, stateChange: after - before, superseded: newest.superseded };
+  return { change, stateChange };
+}
+
+/** @returns what it changes in the state */
+function enter(table: RegionTable, kind: Stored, extent: StoredExtent): bigint {
+  const { record, pages, crcs } = extent;
+  const before = regionState(
+    table,
+    pages.filter((page) => table.isStored(page)),
+  );
+  for (let k = 0; k < pages.length; k++) table.setStored(pages[k]!, kind, record, slotOf(extent, k), crcs[k]!, ALL_LEVELS);
+  return stateOf(table.number, pages, crcs) - before;
 }
 
 function storeAttachment(captured: CapturedAttachment, pending: Pending, before: readonly StoredAttachment[]): StoredAttachment {
@@ -162,10 +191,10 @@ function storeAttachment(captured: CapturedAttachment, pending: Pending, before:
     return same;
   }
   let first = 0;
-  const extents = pending.extentsOf(captured.slot).map(({ record, crcs }) => {
+  const extents = pending.segmentsOf(captured.slot).map(({ extents: [extent], crcs }) => {
     const pages = Uint32Array.from(crcs, (_, k) => first + k);
     first += crcs.length;
-    return { record, count: crcs.length, pages, crcs };
+    return { record: extent!.record, count: crcs.length, pages, crcs };
   });
   return { name, byteLength, sha256, extents };
 }

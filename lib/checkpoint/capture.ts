@@ -1,6 +1,7 @@
 import { countPages, type Runs } from '../chain/runs.js';
 import type { Engine } from '../engine/engine.js';
-import type { CapturedAttachment, CapturedRegion, Slice, Ticket } from '../engine/protocol.js';
+import type { CapturedAttachment, CapturedRegion, ShadowJob, Slice, Ticket } from '../engine/protocol.js';
+import { type RegionShadow, ShadowMode, type SliceShadow } from '../engine/shadows.js';
 import { TidemarkError } from '../errors.js';
 import { fault } from '../faults.js';
 import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
@@ -33,6 +34,8 @@ export interface RegionInput {
   fresh: boolean;
   /** Every page with content is taken, not only what was written since. */
   whole: boolean;
+  /** Undefined: everything is stored full. */
+  shadow: RegionShadow | undefined;
 }
 
 /** How segments are encoded, and for which checkpoint. */
@@ -64,9 +67,12 @@ export function capture(
       giveBack(scanned);
       return undefined;
     }
-    const regions = inputs.map(({ name, region, slot, ordinal, length, fresh, whole }, k) => {
+    const regions = inputs.map(({ name, region, slot, ordinal, length, fresh, whole, shadow }, k) => {
       const runs = whole ? region.populated() : scanned[k]!.runs;
-      const slice = new SliceCopy(engine, region, runs, { ...job, slot, ordinal });
+      // What it holds is of other memory, or of what was never stored.
+      if (fresh) shadow?.fail(0);
+      const shadows = shadow?.slice(whole ? ShadowMode.whole : ShadowMode.written, job.sequence);
+      const slice = new SliceCopy(engine, region, runs, { ...job, slot, ordinal }, shadows);
       while (!slice.done) slice.copy(engine.acquire(Math.min(slice.segmentsLeft, SEGMENTS_AT_ONCE)));
       return { name, slot, byteLength: region.byteLength, length: length ?? region.byteLength, fresh, ...slice.take() };
     });
@@ -97,13 +103,21 @@ export class SliceCopy {
   readonly #runs: Runs;
   readonly #job: EncodeFor & { slot: number; ordinal: number };
   readonly #total: number;
+  readonly #shadows: SliceShadow | undefined;
   #ordinal: number;
   #pages: Uint32Array[] = [];
   #zeros: Uint32Array[] = [];
   #segments: number[] = [];
   #copied = 0;
 
-  constructor(engine: Engine, region: Region, runs: Runs, job: EncodeFor & { slot: number; ordinal: number }) {
+  constructor(
+    engine: Engine,
+    region: Region,
+    runs: Runs,
+    job: EncodeFor & { slot: number; ordinal: number },
+    shadows: SliceShadow | undefined,
+  ) {
+    this.#shadows = shadows;
     this.#engine = engine;
     this.#region = region;
     this.#runs = runs;
@@ -147,15 +161,26 @@ export class SliceCopy {
     for (let k = 0; k < segments.length; k++) {
       const copied = counts[2 * k]!;
       const start = k * SEGMENT_PAGES;
-      if (counts[2 * k + 1]! > 0) this.#zeros.push(numbers.subarray(start + copied, start + copied + counts[2 * k + 1]!));
+      const pages = numbers.subarray(start, start + copied);
+      const zeros = numbers.subarray(start + copied, start + copied + counts[2 * k + 1]!);
+      if (zeros.length > 0) this.#zeros.push(zeros);
       if (copied === 0) {
         staging.release(segments[k]!);
+        // In its turn: what is sent before may still leave shadows of these pages.
+        if (zeros.length > 0) this.#send(0, 0, pages, zeros);
         continue;
       }
-      this.#pages.push(numbers.subarray(start, start + copied));
-      encode(this.#engine, this.#job, this.#ordinal++, segments[k]!, copied);
+      this.#pages.push(pages);
+      this.#send(this.#ordinal++, segments[k]!, pages, zeros);
       this.#segments.push(copied);
     }
+  }
+
+  #send(ordinal: number, segment: number, pages: Uint32Array, zeros: Uint32Array): void {
+    const shadow = this.#shadows?.job(pages, zeros) ?? null;
+    if (pages.length === 0 && shadow === null) return;
+    encode(this.#engine, this.#job, ordinal, segment, pages.length, shadow);
+    this.#shadows?.noteSent();
   }
 
   /** What was copied since the last time. */
@@ -180,9 +205,16 @@ export class SliceCopy {
   }
 }
 
-function encode(engine: Engine, job: EncodeFor & { slot: number }, ordinal: number, segment: number, pages: number): void {
+function encode(
+  engine: Engine,
+  job: EncodeFor & { slot: number },
+  ordinal: number,
+  segment: number,
+  pages: number,
+  shadow: ShadowJob | null,
+): void {
   const { session, generation, sequence, slot, level } = job;
-  engine.encode({ type: 'encode', session, generation, sequence, slot, ordinal, segment, pages, level });
+  engine.encode({ type: 'encode', session, generation, sequence, slot, ordinal, segment, pages, level, shadow });
 }
 
 /** Copies an attachment to staging, in pages, the last one filled up with zeros. One that is unchanged is only named. */
@@ -198,7 +230,7 @@ function stage(engine: Engine, { name, slot, bytes, sha256, unchanged }: Attachm
     const target = staging.pages(segment, pages);
     target.set(part);
     target.fill(0, part.length);
-    encode(engine, { ...job, slot }, counts.length, segment, pages);
+    encode(engine, { ...job, slot }, counts.length, segment, pages, null);
     counts.push(pages);
     at += part.length;
   }

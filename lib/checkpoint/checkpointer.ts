@@ -3,6 +3,7 @@ import { CheckpointStore } from '../chain/store.js';
 import type { Target } from '../chain/target.js';
 import { traced } from '../diagnostics.js';
 import type { Engine } from '../engine/engine.js';
+import { RegionShadow } from '../engine/shadows.js';
 import { abortedBy, TidemarkError } from '../errors.js';
 import { isName, isOptions, isSignal, option } from '../options.js';
 import { Region } from '../region/region.js';
@@ -32,7 +33,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
   readonly #engine: Engine;
   readonly #session: number;
   readonly #options: Checked<N>;
-  readonly #members = new Members(this);
+  readonly #members: Members;
   readonly #pipeline: Pipeline;
   /** Resolves when everything called so far has settled. */
   #settled: Promise<unknown> = Promise.resolve();
@@ -54,6 +55,9 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
     this.#session = session;
     this.#options = checked;
     const { branch, level, startOver } = checked;
+    const engine = this.#engine;
+    const hasShadows = checked.deltas && engine.hasShadows;
+    this.#members = new Members(this, () => (hasShadows ? new RegionShadow(engine) : undefined));
     this.#pipeline = new Pipeline(this.#members, { engine: this.#engine, session, branch, level, startOver, head, base });
     this.#engine.listen(session, this.#pipeline);
   }
@@ -309,7 +313,10 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
         session: this.#session,
         target,
         regions: new Map(
-          members.map(({ name, region, fresh }) => [name, { region, known: base !== undefined && !fresh && !region.torn }]),
+          members.map(({ name, region, fresh, shadow }) => [
+            name,
+            { region, known: base !== undefined && !fresh && !region.torn, shadow },
+          ]),
         ),
         partial: asked !== undefined,
         base: base?.uid ?? null,
@@ -317,7 +324,11 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
         signal,
         onTouched: () => {
           touched = true;
-          for (const member of members) member.fresh = true;
+          for (const member of members) {
+            // What it holds is of other memory.
+            if (member.fresh || base === undefined || member.region.torn) member.shadow?.fail(0);
+            member.fresh = true;
+          }
           this.#members.descend(members, undefined);
           if (others.every((member) => member.fresh)) pipeline.base = undefined;
         },
@@ -331,6 +342,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
     } catch (error) {
       // What was empty and is again is no reason to forget what the others descend from.
       if (touched && !members.some(({ region }) => region.torn)) pipeline.base = base;
+      if (touched) for (const { shadow } of members) shadow?.fail(0);
       throw signal?.aborted && (error as TidemarkError).code !== 'TIDEMARK_REGION_TORN'
         ? abortedBy(signal, 'the restore')
         : error;

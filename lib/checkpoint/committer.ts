@@ -53,8 +53,8 @@ export class Committer {
     this.damage = damage;
   }
 
-  extentArrived(encoded: Encoded, staging: Staging): void {
-    this.inFlight.extentArrived(encoded, staging);
+  segmentArrived(encoded: Encoded, staging: Staging): void {
+    this.inFlight.segmentArrived(encoded, staging);
     this.pump();
   }
 
@@ -252,12 +252,12 @@ export class Committer {
   async #writeBatch(): Promise<void> {
     const operations: LogOperation[] = [];
     const garbage = this.inFlight.takeGarbage(operations);
-    const taken = this.inFlight.takeExtents(BATCH_BYTES, operations);
+    const taken = this.inFlight.takeSegments(BATCH_BYTES, operations);
     let batch: Batch = { committing: [], namings: [] };
     let durable = false;
     let writing: Promise<void>;
     try {
-      batch = this.#builder.build(operations, this.damage);
+      batch = this.#builder.build(operations, garbage, this.damage);
       if (operations.length === 0) return;
       durable = batch.namings.length > 0 || batch.committing.some(({ pending }) => pending.captured!.sync);
       writing = this.#log.write(operations, durable);
@@ -300,7 +300,9 @@ export class Committer {
       session.expectedHead = built.header.checkpoint.id;
       this.inFlight.settled(session, pending);
       const labels = this.#index.names.labelsOf(built.header.checkpoint.id);
-      this.#emit({ type: 'committed', ...pending.ticket, checkpoint: publicCheckpoint(built.header, durableThrough, labels) });
+      const { olderVersions } = built.table;
+      const checkpoint = publicCheckpoint(built.header, durableThrough, labels);
+      this.#emit({ type: 'committed', ...pending.ticket, checkpoint, olderVersions });
     }
     for (const { session } of committing) this.inFlight.reportFailure(session);
     for (const { resolve } of namings) resolve();
@@ -371,7 +373,9 @@ export class Committer {
   async #mend(): Promise<void> {
     // Recovery takes extents without a manifest for what a crash has left.
     for (const session of this.inFlight.active) {
-      const spilled = session.pendings.some((pending) => pending.extents.some((extent) => extent.written));
+      const spilled = session.pendings.some(({ segments }) =>
+        segments.some(({ written, extents }) => written && extents.length > 0),
+      );
       if (spilled) this.inFlight.fail(session, session.generation, this.#broken);
     }
     let rebased: Session[];

@@ -5,7 +5,7 @@ import type { Captured, Encoded, Precopied, StorageEvent, Ticket } from '../engi
 import type { Staging } from '../engine/staging.js';
 import { TidemarkError, toPlain } from '../errors.js';
 import { now } from './clock.js';
-import type { Pending, QueuedExtent, Session } from './session.js';
+import type { Pending, PendingSegment, QueuedSegment, Session } from './session.js';
 
 /**
  * What the checkpointers of one store have in flight, on the storage thread: extents that arrived and wait for a batch, captures, what
@@ -18,7 +18,7 @@ export class InFlight {
   readonly #active = new Set<Session>();
   readonly #log: Log;
   readonly #emit: (event: StorageEvent) => void;
-  #queue: QueuedExtent[] = [];
+  #queue: QueuedSegment[] = [];
   #queuedBytes = 0;
   /** Records of checkpoints that failed, to be deleted with the next batch; until then they hold the low-water mark down. */
   #garbage: number[] = [];
@@ -92,27 +92,31 @@ export class InFlight {
     await session.pendings.at(-1)?.written();
   }
 
-  /** A codec thread has turned a segment into an extent's record. */
-  extentArrived(encoded: Encoded, staging: Staging): void {
+  /** A codec thread has turned a segment into records of extents. */
+  segmentArrived(encoded: Encoded, staging: Staging): void {
     const session = this.#sessions.get(encoded.session);
     if (session === undefined || session.gone(encoded)) {
       staging.release(encoded.segment);
       return;
     }
     const pending = this.#pending(session, encoded);
-    const extent = {
-      slot: encoded.slot,
-      ordinal: encoded.ordinal,
+    const { slot, ordinal, kinds, crcs, bases } = encoded;
+    const extents = encoded.extents.map(({ kind, payloadLength }) => ({
+      kind,
       record: this.#log.nextNumber(),
-      crcs: encoded.crcs,
-      storedBytes: RECORD_HEADER + encoded.payloadLength + KEY_BYTES,
-      written: false,
-    };
-    pending.extents.push(extent);
-    pending.firstRecord = Math.min(pending.firstRecord, extent.record);
+      storedBytes: RECORD_HEADER + payloadLength + KEY_BYTES,
+    }));
+    const segment = { slot, ordinal, extents, kinds, crcs, bases, written: extents.length === 0 };
+    pending.segments.push(segment);
     pending.encodedAt = now();
-    this.#queue.push({ extent, encoded, pending, staging });
-    this.#queuedBytes += extent.storedBytes;
+    if (segment.written) {
+      staging.release(encoded.segment);
+      pending.noteWritten();
+      return;
+    }
+    pending.firstRecord = Math.min(pending.firstRecord, extents[0]!.record);
+    this.#queue.push({ segment, encoded, pending, staging });
+    this.#queuedBytes += bytesOf(segment);
   }
 
   /** The caller has finished a capture. */
@@ -190,37 +194,39 @@ export class InFlight {
   }
 
   discard(session: Session, pending: Pending): void {
-    for (const extent of pending.extents) this.#garbage.push(extent.record);
+    for (const { record } of pending.extents) this.#garbage.push(record);
     this.#queue = this.#queue.filter((queued) => {
       if (queued.pending !== pending) return true;
       queued.staging.release(queued.encoded.segment);
-      this.#queuedBytes -= queued.extent.storedBytes;
+      this.#queuedBytes -= bytesOf(queued.segment);
       return false;
     });
     this.settled(session, pending);
   }
 
   /**
-   * Moves extents of about `bytes` from the queue into a batch, as views of their segments: LevelDB copies them when it is called, and
+   * Moves segments of about `bytes` from the queue into a batch, as views of their segments: LevelDB copies them when it is called, and
    * only then the segments may be released.
    */
-  takeExtents(bytes: number, operations: LogOperation[]): QueuedExtent[] {
+  takeSegments(bytes: number, operations: LogOperation[]): QueuedSegment[] {
     let sum = 0;
     let count = 0;
-    while (count < this.#queue.length && sum < bytes) sum += this.#queue[count++]!.extent.storedBytes;
+    while (count < this.#queue.length && sum < bytes) sum += bytesOf(this.#queue[count++]!.segment);
     const taken = this.#queue.splice(0, count);
     this.#queuedBytes -= sum;
-    for (const { extent, encoded, staging } of taken) {
-      const { payloadLength, payloadCrc } = encoded;
-      const record = staging.record(encoded.segment, RECORD_HEADER + payloadLength);
-      writeHeader(record, Kind.extent, extent.record, this.#log.store, {
-        length: payloadLength,
-        rawLength: payloadLength,
-        crc: payloadCrc,
-        codec: Codec.none,
-      });
-      operations.push({ type: 'put', key: recordKey(extent.record, Kind.extent), value: record });
-      extent.written = true;
+    for (const { segment, encoded, staging } of taken) {
+      for (const [k, { byteOffset, payloadLength, payloadCrc }] of encoded.extents.entries()) {
+        const number = segment.extents[k]!.record;
+        const record = staging.record(encoded.segment, byteOffset, RECORD_HEADER + payloadLength);
+        writeHeader(record, Kind.extent, number, this.#log.store, {
+          length: payloadLength,
+          rawLength: payloadLength,
+          crc: payloadCrc,
+          codec: Codec.none,
+        });
+        operations.push({ type: 'put', key: recordKey(number, Kind.extent), value: record });
+      }
+      segment.written = true;
     }
     return taken;
   }
@@ -247,4 +253,8 @@ export class InFlight {
     for (const record of this.#garbage) low = Math.min(low, record);
     return low;
   }
+}
+
+function bytesOf({ extents }: PendingSegment): number {
+  return extents.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
 }

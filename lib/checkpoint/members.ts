@@ -1,4 +1,5 @@
 import type { Checkpoint } from '../chain/header.js';
+import type { RegionShadow } from '../engine/shadows.js';
 import { TidemarkError } from '../errors.js';
 import type { Region } from '../region/region.js';
 
@@ -10,6 +11,8 @@ export interface Member {
   readonly slot: number;
   /** Its memory does not descend from what the checkpointer is based on: the next capture takes everything in it. */
   fresh: boolean;
+  /** Undefined: without deltas. */
+  readonly shadow: RegionShadow | undefined;
 }
 
 /** The regions of a checkpointer, by name, and what each descends from. */
@@ -18,15 +21,18 @@ export class Members {
   readonly #members = new Map<string, Member>();
   #nextSlot = 0;
 
-  constructor(owner: object) {
+  readonly #makeShadow: () => RegionShadow | undefined;
+
+  constructor(owner: object, makeShadow: () => RegionShadow | undefined) {
     this.#owner = owner;
+    this.#makeShadow = makeShadow;
   }
 
   /** Regions that were claimed for `claimant` before. */
   take(regions: ReadonlyMap<string, Region>, claimant: object): void {
     for (const [name, region] of regions) {
       region.transferClaim(claimant, this.#owner);
-      this.#members.set(name, { name, region, slot: this.nextSlot(), fresh: false });
+      this.#members.set(name, { name, region, slot: this.nextSlot(), fresh: false, shadow: this.#makeShadow() });
     }
   }
 
@@ -36,13 +42,14 @@ export class Members {
     region.claim(this.#owner);
     const descends = base !== undefined && region.lineage?.name === name && region.lineage.uid === base.uid;
     if (!descends) region.lineage = undefined;
-    this.#members.set(name, { name, region, slot: this.nextSlot(), fresh: !descends });
+    this.#members.set(name, { name, region, slot: this.nextSlot(), fresh: !descends, shadow: this.#makeShadow() });
   }
 
   detach(name: string): Member {
     const member = this.need(name);
     this.#members.delete(name);
     member.region.release(this.#owner);
+    member.shadow?.close();
     return member;
   }
 
@@ -80,7 +87,10 @@ export class Members {
   }
 
   releaseAll(): void {
-    for (const { region } of this.#members.values()) region.release(this.#owner);
+    for (const { region, shadow } of this.#members.values()) {
+      region.release(this.#owner);
+      shadow?.close();
+    }
   }
 }
 

@@ -1,70 +1,104 @@
+import { ExtentKind } from '../chain/extent-kind.js';
 import type { StoredExtent } from '../chain/stored-extents.js';
-import type { Slice } from '../engine/protocol.js';
-import type { PendingExtent } from './session.js';
+import { PageKind, type Slice } from '../engine/protocol.js';
+import type { PendingSegment } from './session.js';
 
 /** What is left of the slices of a region when of each page only the newest version counts. */
 export interface NewestVersions {
+  /** Pages stored full, and as deltas. */
   extents: StoredExtent[];
+  deltas: StoredExtent[];
   /** Pages that are zero, ascending. */
   zeros: Uint32Array;
+  /** Pages that hold what the version before holds. */
+  unchangedPages: number;
   /** Records of extents in which no page counts any more. */
   superseded: number[];
+  /** What the deltas were made against, and what the unchanged pages were compared with. */
+  compared: ComparedPages[];
+}
+
+/** Pages, and the CRC32C that the version before each of them must have. */
+export interface ComparedPages {
+  pages: Uint32Array;
+  bases: Uint32Array;
 }
 
 /**
  * A capture is one slice; what `precopy()` took ahead comes before it. A page in several slices counts as the last one holds it: it was
  * armed before it was copied, so a write that an earlier copy missed, or tore, has brought it into a later slice.
- * @param extents of all slices, in order
+ * @param segments of all slices, in order
  */
-export function newestVersions(slices: readonly Slice[], extents: readonly PendingExtent[], pageCount: number): NewestVersions {
-  if (slices.length === 1) {
-    const [slice] = slices as [Slice];
-    return { extents: extentsOf(slice, extents, 0), zeros: slice.zeros, superseded: [] };
-  }
-  const seen = new Uint8Array(pageCount);
+export function newestVersions(slices: readonly Slice[], segments: readonly PendingSegment[], pageCount: number): NewestVersions {
+  const newest: NewestVersions = { extents: [], deltas: [], zeros: NO_PAGES, unchangedPages: 0, superseded: [], compared: [] };
+  const seen = slices.length === 1 ? undefined : new Uint8Array(pageCount);
   const take = (page: number): boolean => {
+    if (seen === undefined) return true;
     if (seen[page] === 1) return false;
     seen[page] = 1;
     return true;
   };
-  const kept: StoredExtent[][] = [];
   const zeros: Uint32Array[] = [];
-  const superseded: number[] = [];
-  let next = extents.length;
+  let next = segments.length;
   for (const slice of [...slices].reverse()) {
     next -= slice.segments.length;
-    // A slice has a page once: either in its extents or among its zeros.
+    // A slice has a page once: either in its segments or among its zeros.
     zeros.push(slice.zeros.filter(take));
-    const some: StoredExtent[] = [];
-    for (const extent of extentsOf(slice, extents, next)) {
-      const live = extent.pages.map((page, slot) => (take(page) ? slot : NONE)).filter((slot) => slot !== NONE);
-      if (live.length === 0) superseded.push(extent.record);
-      else some.push(live.length === extent.count ? extent : reduced(extent, live));
+    let at = 0;
+    for (const [k, count] of slice.segments.entries()) {
+      addSegment(newest, segments[next + k]!, slice.pages.subarray(at, at + count), take);
+      at += count;
     }
-    kept.push(some);
   }
-  const zeroPages = new Uint32Array(zeros.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const some of zeros) {
-    zeroPages.set(some, at);
-    at += some.length;
-  }
-  return { extents: kept.reverse().flat(), zeros: zeroPages.sort(), superseded };
+  newest.extents.sort(byRecord);
+  newest.deltas.sort(byRecord);
+  newest.zeros = zeros.length === 1 ? zeros[0]! : joined(zeros).sort();
+  return newest;
 }
 
-const NONE = 0xffff_ffff;
+const NO_PAGES = new Uint32Array(0);
 
-function reduced({ record, count, pages, crcs }: StoredExtent, live: Uint32Array): StoredExtent {
-  const of = (values: Uint32Array) => live.map((slot) => values[slot]!);
-  return { record, count, slots: Uint8Array.from(live), pages: of(pages), crcs: of(crcs) };
+function byRecord(a: StoredExtent, b: StoredExtent): number {
+  return a.record - b.record;
 }
 
-function extentsOf({ pages, segments }: Slice, extents: readonly PendingExtent[], first: number): StoredExtent[] {
-  let at = 0;
-  return Array.from(segments, (count, k) => {
-    const { record, crcs } = extents[first + k]!;
-    const part = pages.subarray(at, at + count);
-    at += count;
-    return { record, count, pages: part, crcs };
-  });
+function addSegment(newest: NewestVersions, segment: PendingSegment, pages: Uint32Array, take: (page: number) => boolean): void {
+  const { kinds, crcs, bases } = segment;
+  const counts = pages.map((page) => (take(page) ? 1 : 0));
+  const compared = indices(kinds, (kind, k) => kind !== PageKind.full && counts[k] === 1);
+  if (compared.length > 0) newest.compared.push({ pages: at(pages, compared), bases: at(bases, compared) });
+  newest.unchangedPages += compared.filter((k) => kinds[k] === PageKind.unchanged).length;
+  for (const { kind, record } of segment.extents) {
+    const wanted = kind === ExtentKind.full ? PageKind.full : PageKind.delta;
+    const slots = indices(kinds, (one) => one === wanted);
+    const live = slots.filter((k) => counts[k] === 1);
+    if (live.length === 0) {
+      newest.superseded.push(record);
+      continue;
+    }
+    const extent: StoredExtent = { record, count: slots.length, pages: at(pages, live), crcs: at(crcs, live) };
+    if (live.length < slots.length) extent.slots = Uint8Array.from(indices(slots, (k) => counts[k] === 1));
+    (kind === ExtentKind.full ? newest.extents : newest.deltas).push(extent);
+  }
+}
+
+function indices(values: Uint8Array | Uint32Array, wanted: (value: number, k: number) => boolean): Uint32Array {
+  const found = new Uint32Array(values.length);
+  let count = 0;
+  for (let k = 0; k < values.length; k++) if (wanted(values[k]!, k)) found[count++] = k;
+  return found.subarray(0, count);
+}
+
+function at(values: Uint32Array, where: Uint32Array): Uint32Array {
+  return where.length === values.length ? values : where.map((k) => values[k]!);
+}
+
+function joined(parts: Uint32Array[]): Uint32Array {
+  const all = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let end = 0;
+  for (const part of parts) {
+    all.set(part, end);
+    end += part.length;
+  }
+  return all;
 }

@@ -18,6 +18,11 @@ export interface CheckpointerOptions<N extends string = string> {
   durability?: 'sync' | 'relaxed';
   /** zstd level, -7 to 19. Default: 1. */
   compressionLevel?: number;
+  /**
+   * Store what changed in a page instead of the page, where that is smaller; uses the engine's `maxShadowBytes`. A store may hold checkpoints taken with it and without.
+   * Default: true.
+   */
+  deltas?: boolean;
   /** Of the program that gives the memory its meaning; a restore of a checkpoint with another one is refused. */
   fingerprint?: string;
   /** Allow a full checkpoint on a branch that has history but was not restored. Default: false. */
@@ -64,7 +69,7 @@ export interface RestoreOptions<N extends string = string> {
 }
 
 const METADATA_BYTES = 64 << 10;
-const OPTIONS = ['regions', 'branch', 'durability', 'compressionLevel', 'fingerprint', 'startOver', 'engine'];
+const OPTIONS = ['regions', 'branch', 'durability', 'compressionLevel', 'deltas', 'fingerprint', 'startOver', 'engine'];
 const DURABILITIES = ['sync', 'relaxed'] as const;
 
 /** Options of a checkpointer, checked and with their defaults. */
@@ -73,6 +78,7 @@ export interface Checked<N extends string> {
   branch: string;
   durability: 'sync' | 'relaxed';
   level: number;
+  deltas: boolean;
   fingerprint: string | undefined;
   startOver: boolean;
   /** For the store that is opened by path. */
@@ -104,6 +110,7 @@ export function checkOptions<N extends string>(store: unknown, options: Checkpoi
     branch: option(options.branch, (value) => isName('branch', value)) ?? 'main',
     durability: option(options.durability, (value) => oneOf('durability', value, DURABILITIES)) ?? 'sync',
     level: option(options.compressionLevel, (value) => isNumber('compressionLevel', value, -7, 19)) ?? 1,
+    deltas: option(options.deltas, (value) => isBoolean('deltas', value)) ?? true,
     fingerprint: option(options.fingerprint, (value) => isString('fingerprint', value)),
     startOver: option(options.startOver, (value) => isBoolean('startOver', value)) ?? false,
     engine: engine === undefined ? {} : { engine },

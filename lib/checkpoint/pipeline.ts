@@ -118,6 +118,7 @@ export class Pipeline implements SessionListener {
     } catch (error) {
       ahead?.drop();
       this.#engine.tell({ type: 'dropped', ...ticket });
+      for (const { shadow } of members) shadow?.drop(ticket.sequence);
       throw error;
     }
     if (captured === undefined) {
@@ -177,9 +178,18 @@ export class Pipeline implements SessionListener {
   }
 
   #input(member: Member, full: boolean, ahead: Ahead | undefined, { lengths }: CheckedCheckpoint): RegionInput {
-    const { name, region, slot, fresh } = member;
+    const { name, region, slot, fresh, shadow } = member;
     const whole = (full || fresh) && ahead?.tookWhole(member) !== true;
-    return { name, region, slot, ordinal: ahead?.ordinal(member) ?? 0, length: lengths.get(name), fresh: full || fresh, whole };
+    return {
+      name,
+      region,
+      slot,
+      ordinal: ahead?.ordinal(member) ?? 0,
+      length: lengths.get(name),
+      fresh: full || fresh,
+      whole,
+      shadow,
+    };
   }
 
   /** The newest state that was captured on the way to the memory as it is; undefined when there is none that it is an increment to. */
@@ -299,8 +309,9 @@ export class Pipeline implements SessionListener {
 
   // --- what the storage thread says ---------------------------------------------------------------------
 
-  committed({ sequence, checkpoint }: { sequence: number; checkpoint: Checkpoint }): void {
+  committed({ sequence, checkpoint, olderVersions }: { sequence: number; checkpoint: Checkpoint; olderVersions: number }): void {
     if (this.lostBy !== undefined) return;
+    this.#engine.noteOlderVersions(this.#session, olderVersions);
     const done = this.#inFlight[0];
     if (done?.ticket.sequence !== sequence) {
       // Nothing that is known here can be believed, and the storage thread knows of no failure: what would be sent from now on would be void to it.
@@ -341,6 +352,9 @@ export class Pipeline implements SessionListener {
       giveBack(scanned);
       for (const member of fresh) member.fresh = true;
     }
+    // What was not asked for may have been the shadows' own fault: then none of them is believed any more.
+    const from = error.code === 'TIDEMARK_ABORTED' ? (failed[0]?.ticket.sequence ?? 0) : 0;
+    for (const { shadow } of this.members.all) shadow?.fail(from);
     this.#ahead?.drop();
     this.#ahead = undefined;
     this.#aheadFailure = behind(error);

@@ -1,25 +1,35 @@
+import type { ExtentKind } from '../chain/extent-kind.js';
 import type { Header } from '../chain/header.js';
 import type { PageTable } from '../chain/page-table.js';
 import type { Captured, CapturedRegion, Encoded, Slice, Ticket } from '../engine/protocol.js';
 import type { Staging } from '../engine/staging.js';
 import type { PlainError } from '../errors.js';
+import type { RestoreRun } from '../restore/fill.js';
 
 /** An extent of a checkpoint in flight. */
 export interface PendingExtent {
+  kind: ExtentKind;
+  record: number;
+  /** Bytes it takes in the log, key included. */
+  storedBytes: number;
+}
+
+/** What a segment of a checkpoint in flight has become. */
+export interface PendingSegment {
   /** Of the region or attachment it belongs to. */
   slot: number;
   ordinal: number;
-  record: number;
+  extents: PendingExtent[];
+  kinds: Uint8Array;
   crcs: Uint32Array;
-  /** Bytes it takes in the log, key included. */
-  storedBytes: number;
+  bases: Uint32Array;
   /** It is in a batch that was handed to LevelDB. */
   written: boolean;
 }
 
 /** A segment that waits for a place in a batch. */
-export interface QueuedExtent {
-  extent: PendingExtent;
+export interface QueuedSegment {
+  segment: PendingSegment;
   encoded: Encoded;
   pending: Pending;
   /** The staging that holds it (it may have been replaced since). */
@@ -29,13 +39,13 @@ export interface QueuedExtent {
 /** A checkpoint in flight, on the storage thread. */
 export class Pending {
   readonly ticket: Ticket;
-  readonly extents: PendingExtent[] = [];
+  readonly segments: PendingSegment[] = [];
   captured: Captured | undefined;
   /** What was taken ahead of the capture, by the slot of the region. */
   readonly #ahead = new Map<number, Slice[]>();
-  /** Extents that what was taken ahead has. */
-  #aheadExtents = 0;
-  /** When its last extent arrived. */
+  /** Segments that what was taken ahead has. */
+  #aheadSegments = 0;
+  /** When its last segment arrived. */
   encodedAt = 0;
   /** Lowest record number it has used, Infinity before the first. */
   firstRecord = Number.POSITIVE_INFINITY;
@@ -48,17 +58,17 @@ export class Pending {
     this.ticket = ticket;
   }
 
-  get expectedExtents(): number {
+  get expectedSegments(): number {
     if (this.captured === undefined) return Number.POSITIVE_INFINITY;
     const { regions, attachments } = this.captured;
-    return [...regions, ...attachments].reduce((sum, { segments }) => sum + (segments?.length ?? 0), this.#aheadExtents);
+    return [...regions, ...attachments].reduce((sum, { segments }) => sum + (segments?.length ?? 0), this.#aheadSegments);
   }
 
   takeAhead(slot: number, slice: Slice): void {
     const slices = this.#ahead.get(slot);
     if (slices === undefined) this.#ahead.set(slot, [slice]);
     else slices.push(slice);
-    this.#aheadExtents += slice.segments.length;
+    this.#aheadSegments += slice.segments.length;
   }
 
   /** Resolves when everything that was taken ahead is written, or the checkpoint is not in flight any more. */
@@ -71,12 +81,12 @@ export class Pending {
 
   /** All that was taken ahead has arrived, and somebody waits until it is written. */
   get awaited(): boolean {
-    return this.#waiting.length > 0 && this.extents.length >= this.#aheadExtents;
+    return this.#waiting.length > 0 && this.segments.length >= this.#aheadSegments;
   }
 
-  /** Extents of it were written. */
+  /** Segments of it were written. */
   noteWritten(): void {
-    if (this.awaited && this.extents.every(({ written }) => written)) this.end();
+    if (this.awaited && this.segments.every(({ written }) => written)) this.end();
   }
 
   /** It is not in flight any more. */
@@ -89,14 +99,19 @@ export class Pending {
     return [...(this.#ahead.get(captured.slot) ?? []), captured];
   }
 
-  /** All extents have arrived. */
+  /** All segments have arrived. */
   get complete(): boolean {
-    return this.extents.length >= this.expectedExtents;
+    return this.segments.length >= this.expectedSegments;
   }
 
-  /** The extents of a region or attachment in the order in which they were filled. */
-  extentsOf(slot: number): PendingExtent[] {
-    return this.extents.filter((extent) => extent.slot === slot).sort((a, b) => a.ordinal - b.ordinal);
+  /** The segments of a region or attachment in the order in which they were filled. */
+  segmentsOf(slot: number): PendingSegment[] {
+    return this.segments.filter((segment) => segment.slot === slot).sort((a, b) => a.ordinal - b.ordinal);
+  }
+
+  /** Every extent it has. */
+  get extents(): PendingExtent[] {
+    return this.segments.flatMap(({ extents }) => extents);
   }
 }
 
@@ -110,7 +125,7 @@ export class Session {
   /** Page tables as of `base`; undefined while they have to be loaded (after a failure). */
   table: PageTable | undefined;
   /** The checkpoint that is being restored, from the plan until it is adopted: its page tables are loaded once. */
-  restoring: { header: Header; table: PageTable } | undefined;
+  restoring: { header: Header; table: PageTable; run: RestoreRun } | undefined;
   /** The restore that is under way was aborted. */
   restoreAborted = false;
   /** What the branch's head must be when the next checkpoint commits. */

@@ -1,97 +1,186 @@
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import type { CCtx } from 'zstd-napi/binding.js';
-import { ExtentReader, encodeExtent, scratchSize } from '../chain/extent.js';
+import { collectPart } from '../chain/assembly.js';
+import {
+  DELTA_LEVEL,
+  DELTAS,
+  EXTENT_ROOM,
+  type ExtentLayout,
+  ExtentReader,
+  encodeExtent,
+  FULL_PAGES,
+  scratchSize,
+} from '../chain/extent.js';
 import { Kind, openRecord, RECORD_HEADER } from '../chain/record.js';
 import { zstd } from '../chain/zstd.js';
 import { toPlain } from '../errors.js';
 import { fault, faulty } from '../faults.js';
-import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
-import type { Decoded, DecodeJob, Encoded, EncodeFailed, EncodeJob } from './protocol.js';
+import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES } from '../kernel/addon.js';
+import {
+  type CodecJob,
+  type DecodeJob,
+  type Done,
+  type Encoded,
+  type EncodedExtent,
+  type EncodeFailed,
+  type EncodeJob,
+  type FillPages,
+  type FinishJob,
+  PageKind,
+  type ShadowJob,
+} from './protocol.js';
 import { Staging, type StagingHandle } from './staging.js';
 
 /**
- * A codec thread: compresses segments for the storage thread and decodes extents for it. It keeps no state between jobs, and waits for
- * nobody. It never touches the console: a worker's console needs the main thread's event loop, which may be inside a capture.
+ * A codec thread: compresses segments for the storage thread and decodes extents for it. It keeps no state between jobs, and waits only
+ * for jobs that were sent before (where shadows must be used in order). It never touches the console: a worker's console needs the main thread's event loop, which may be inside a capture.
  */
 export interface CodecData {
   staging: StagingHandle;
+  shadows: number;
   storage: MessagePort;
 }
 
-const { staging: handle, storage } = workerData as CodecData;
+const { staging: handle, shadows, storage } = workerData as CodecData;
 const staging = new Staging(handle);
 staging.join();
+addon().shadowsJoin(shadows);
 
-let context: CCtx | undefined;
-let contextLevel = Number.NaN;
+const contexts = new Map<number, CCtx>();
 const scratch = new Uint8Array(scratchSize());
+/** The deltas of a segment, or the pages of an extent. */
 const pageScratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
+/** The frames of an extent that is decoded. */
+const frames = new Uint8Array(EXTENT_ROOM);
 
 function contextFor(level: number): CCtx {
-  if (context === undefined || contextLevel !== level) {
+  let context = contexts.get(level);
+  if (context === undefined) {
     context = new (zstd().CCtx)();
     context.setParameter(zstd().CParameter.compressionLevel, level);
     // Every page has a CRC32C of its own, and every frame a length in the directory.
     context.setParameter(zstd().CParameter.contentSizeFlag, 0);
-    contextLevel = level;
+    contexts.set(level, context);
   }
   return context;
 }
 
 function encode(job: EncodeJob): void {
-  const { session, generation, sequence, slot, ordinal, segment } = job;
+  const { session, generation, sequence, slot, ordinal, segment, shadow } = job;
+  let hadTurn = shadow === null;
   try {
     if (faulty('codec.exit')) process.exit(1);
     fault('codec.encode');
-    const pages = staging.pages(segment, job.pages);
-    const crcs = new Uint32Array(job.pages);
-    addon().crc32cPages(pages, crcs);
-    const target = staging.bytes.subarray(staging.record(segment, 0).byteOffset + RECORD_HEADER, pages.byteOffset + pages.length);
-    const payloadLength = encodeExtent(target, pages, job.pages, contextFor(job.level), scratch);
-    const payloadCrc = addon().crc32c(target.subarray(0, payloadLength));
-    const encoded: Encoded = {
-      type: 'encoded',
-      session,
-      generation,
-      sequence,
-      slot,
-      ordinal,
-      segment,
-      payloadLength,
-      payloadCrc,
-      crcs,
-    };
-    storage.postMessage(encoded, [crcs.buffer]);
+    const parts = { kinds: new Uint8Array(job.pages), crcs: new Uint32Array(job.pages), bases: new Uint32Array(job.pages) };
+    hadTurn = true;
+    compare(job, parts);
+    if (job.pages === 0) return;
+    const extents = encodeSegment(job, parts.kinds);
+    const encoded: Encoded = { type: 'encoded', session, generation, sequence, slot, ordinal, segment, extents, ...parts };
+    storage.postMessage(encoded, [parts.kinds.buffer, parts.crcs.buffer, parts.bases.buffer]);
   } catch (error) {
+    if (!hadTurn) skip(shadow!);
     const failed: EncodeFailed = {
       type: 'encode-failed',
       session,
       generation,
       sequence,
-      segment,
+      segment: job.pages === 0 ? null : segment,
       error: toPlain(error, 'TIDEMARK_WRITE_FAILED'),
     };
     storage.postMessage(failed);
   }
 }
 
-function decode(job: DecodeJob): void {
-  const answer: Decoded = { type: 'decoded', job: job.job };
+/** What waits for this job would wait for ever. */
+function skip({ shadows, job }: ShadowJob): void {
   try {
-    fault('codec.decode');
-    const payload = openRecord(job.record, Kind.extent, job.number, job.store);
-    const bytes = pageScratch.subarray(0, job.slots.length * PAGE_SIZE);
-    new ExtentReader(payload, job.number).gather(job.slots, job.crcs, bytes);
-    if (job.fill !== 0) {
-      fault('codec.fill');
-      addon().regionFill(job.fill, bytes, job.pages);
-    }
+    addon().shadowSkip(shadows, job);
+  } catch {
+    // They have gone, and nobody waits any more.
+  }
+}
+
+/** Packs the pages that are stored full at the start of the segment, and the deltas into the scratch memory. */
+function compare({ shadow, segment, pages }: EncodeJob, { kinds, crcs, bases }: Pick<Encoded, 'kinds' | 'crcs' | 'bases'>): void {
+  const bytes = staging.pages(segment, pages);
+  if (shadow === null) {
+    addon().crc32cPages(bytes, crcs);
+    return;
+  }
+  if (faulty('shadow.corrupt')) addon().shadowCorrupt(shadow.shadows, shadow.job[0]!);
+  const { shadows, job, zeros } = shadow;
+  addon().shadowEncode(shadows, job, shadow.pages, zeros, bytes, pageScratch, kinds, crcs, bases);
+}
+
+/** The full pages become the first record in the segment, the deltas the second: neither takes more room than its pages and a part of the headroom. */
+function encodeSegment({ segment, pages, level }: EncodeJob, kinds: Uint8Array): EncodedExtent[] {
+  const deltas = count(kinds, PageKind.delta);
+  const full = pages - deltas - count(kinds, PageKind.unchanged);
+  const extents: EncodedExtent[] = [];
+  const bytes = staging.record(segment, 0, SEGMENT_HEADROOM + pages * PAGE_SIZE);
+  const pack = (from: Uint8Array, number: number, byteOffset: number, context: CCtx, layout: ExtentLayout): number => {
+    const target = bytes.subarray(byteOffset + RECORD_HEADER);
+    const payloadLength = encodeExtent(target, from, number, context, scratch, layout);
+    const payloadCrc = addon().crc32c(target.subarray(0, payloadLength));
+    extents.push({ kind: layout.kind, byteOffset, payloadLength, payloadCrc });
+    return byteOffset + RECORD_HEADER + payloadLength;
+  };
+  const end = full === 0 ? 0 : pack(staging.pages(segment, full), full, 0, contextFor(level), FULL_PAGES);
+  if (deltas > 0) pack(pageScratch, deltas, end, contextFor(Math.min(level, DELTA_LEVEL)), DELTAS);
+  return extents;
+}
+
+function count(kinds: Uint8Array, kind: number): number {
+  let found = 0;
+  for (const one of kinds) if (one === kind) found++;
+  return found;
+}
+
+function decode({ record, number, store, kind, plain, part }: DecodeJob): void {
+  fault('codec.decode');
+  const reader = new ExtentReader(openRecord(record, Kind.extent, number, store), number, frames);
+  if (plain !== null) {
+    const bytes = pageScratch.subarray(0, plain.slots.length * PAGE_SIZE);
+    reader.gather(plain.slots, plain.crcs, bytes);
+    fill(plain, bytes);
+  }
+  if (part !== null) {
+    const bytes = pageScratch.subarray(0, part.slots.length * PAGE_SIZE);
+    collectPart(reader, { record: number, kind, slots: part.slots }, bytes);
+    addon().assemblePages(bytes, part.combine, part.places, staging.bytes, part.segments);
+  }
+}
+
+function fill({ region, pages, crcs, depths, shadow }: FillPages, bytes: Uint8Array): void {
+  if (region === 0) return;
+  fault('codec.fill');
+  addon().regionFill(region, bytes, pages);
+  if (shadow !== null) addon().shadowPut(shadow.shadows, shadow.table, pages, bytes, crcs, depths);
+}
+
+function finish(job: FinishJob): Uint32Array {
+  const bytes = staging.pages(job.segment, job.pages.length);
+  const crcs = new Uint32Array(job.pages.length);
+  addon().crc32cPages(bytes, crcs);
+  const wrong = crcs.map((_, k) => k).filter((k) => crcs[k] !== job.crcs[k]);
+  if (wrong.length === 0) fill(job, bytes);
+  return wrong;
+}
+
+function run(job: CodecJob & { job: number }): void {
+  const answer: Done = { type: 'done', job: job.job };
+  try {
+    if (job.type === 'decode') decode(job);
+    else if (job.type === 'finish') answer.wrong = finish(job);
+    else addon().regionRead(job.region, job.pages, job.places, staging.bytes, job.segments);
   } catch (error) {
-    answer.error = toPlain(error, job.fill === 0 ? 'TIDEMARK_DAMAGED' : 'TIDEMARK_TRACKING_LOST');
+    const fills = job.type === 'finish' || (job.type === 'decode' && (job.plain?.region ?? 0) !== 0);
+    answer.error = toPlain(error, fills || job.type === 'read' ? 'TIDEMARK_TRACKING_LOST' : 'TIDEMARK_DAMAGED');
   }
   storage.postMessage(answer);
 }
 
 parentPort!.on('message', (job: EncodeJob) => encode(job));
 parentPort!.postMessage('ready');
-storage.on('message', (job: DecodeJob) => decode(job));
+storage.on('message', (job: CodecJob & { job: number }) => run(job));

@@ -1,22 +1,12 @@
-import { availableParallelism } from 'node:os';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { OLDER_VERSION_BYTES } from '../chain/older-versions.js';
 import { upkeep, warn } from '../diagnostics.js';
 import { fromPlain, TidemarkError } from '../errors.js';
-import { SEGMENT_STRIDE } from '../kernel/addon.js';
-import { memoryShare } from '../memory-limit.js';
-import { isNumber, isOptions, option } from '../options.js';
+import { addon, SEGMENT_STRIDE } from '../kernel/addon.js';
 import type { CodecData } from './codec-thread.js';
+import { type CheckedEngine, checkEngine, type EngineOptions } from './options.js';
 import type { Calls, EncodeJob, StorageEvent, ToStorage } from './protocol.js';
 import { Staging } from './staging.js';
-
-export interface EngineOptions {
-  /** Codec threads. Default: one for each core the process may use, at most 4. */
-  workers?: number;
-  /** Memory for checkpoints in flight, in bytes. Default: an eighth of the memory the process may use, 16 MiB to 256 MiB. */
-  maxStagingBytes?: number;
-  /** A capture that waits for staging fails when nothing was released for so many milliseconds. Default: 60,000. */
-  stallMs?: number;
-}
 
 /** How an engine is doing. */
 export interface EngineStats {
@@ -25,6 +15,9 @@ export interface EngineStats {
   /** Staging, in bytes: what it may take, and what is free. */
   stagingBytes: number;
   stagingFreeBytes: number;
+  /** Shadows, in bytes: what they may take, and what they do. */
+  shadowBytes: number;
+  shadowUsedBytes: number;
   /** Open checkpointers. */
   checkpointers: number;
   /** Requests that the storage thread has not answered. */
@@ -40,6 +33,9 @@ export interface SessionListener {
   lost(error: TidemarkError): void;
 }
 
+/** The part of the shadows' memory that lists of versions may take, one in so many. */
+const LISTS_SHARE = 8;
+
 interface Waiting {
   resolve(value: unknown): void;
   reject(error: unknown): void;
@@ -53,13 +49,15 @@ export class Engine {
   static #shared: Engine | undefined;
   /** @internal Codec threads, and threads that copy during a capture. */
   readonly workers: number;
+  readonly #options: CheckedEngine;
   readonly #segments: number;
-  readonly #stallMs: number;
   #storage: Worker | undefined;
   #codecs: Worker[] = [];
   /** The codec threads get segments in turn. */
   #turn = 0;
   #staging: Staging | undefined;
+  /** Native, made anew with the codec threads: what they had in hand is lost, and with it the order in which shadows were used. */
+  #shadows: number | undefined;
   #starting: Promise<void> | undefined;
   #closed = false;
   /** Storage threads started so far. */
@@ -69,16 +67,14 @@ export class Engine {
   #busy = 0;
   readonly #calls = new Map<number, Waiting>();
   readonly #sessions = new Map<number, SessionListener>();
+  readonly #olderOf = new Map<number, number>();
+  #olderVersions = 0;
   #attached: ((ring: number) => void) | undefined;
 
   constructor(options: EngineOptions = {}) {
-    isOptions('Engine', options, ['workers', 'maxStagingBytes', 'stallMs']);
-    this.workers = option(options.workers, (value) => isNumber('workers', value, 1, 64)) ?? Math.min(4, availableParallelism());
-    const bytes =
-      option(options.maxStagingBytes, (value) => isNumber('maxStagingBytes', value, 4 << 20, 64 * 2 ** 30)) ??
-      memoryShare(8, 16 << 20, 256 << 20);
-    this.#stallMs = option(options.stallMs, (value) => isNumber('stallMs', value, 1, 2 ** 31)) ?? 60_000;
-    this.#segments = Math.max(3, Math.floor(bytes / SEGMENT_STRIDE));
+    this.#options = checkEngine(options);
+    this.workers = this.#options.workers;
+    this.#segments = Math.max(3, Math.floor(this.#options.stagingBytes / SEGMENT_STRIDE));
   }
 
   /** The engine that is used when none is named. */
@@ -93,6 +89,8 @@ export class Engine {
       workers: this.#codecs.length,
       stagingBytes: this.#segments * SEGMENT_STRIDE,
       stagingFreeBytes: (this.#staging?.free() ?? this.#segments) * SEGMENT_STRIDE,
+      shadowBytes: this.#options.shadowBytes,
+      shadowUsedBytes: this.#shadows === undefined ? 0 : addon().shadowsUsed(this.#shadows),
       checkpointers: this.#sessions.size,
       pendingCalls: this.#calls.size,
     };
@@ -137,6 +135,8 @@ export class Engine {
   /** @internal */
   forget(session: number): void {
     this.#sessions.delete(session);
+    this.noteOlderVersions(session, 0);
+    this.#olderOf.delete(session);
   }
 
   /** @internal Work in flight keeps the process alive, an open checkpointer does not. */
@@ -207,6 +207,8 @@ export class Engine {
     const listeners = [...this.#sessions.values()];
     this.#calls.clear();
     this.#sessions.clear();
+    this.#olderOf.clear();
+    this.#olderVersions = 0;
     for (const { reject } of waiting) reject(error);
     for (const listener of listeners) listener.lost(error);
   }
@@ -236,6 +238,29 @@ export class Engine {
     return this.#staging;
   }
 
+  /** @internal The number of the shadows that codec threads use now. */
+  get shadows(): number {
+    // Checked first: it starts what has ended.
+    void this.staging;
+    return this.#shadows!;
+  }
+
+  /** @internal How many deltas a page may have. None while the lists of versions take their share of the shadows' memory: pages that are stored full make them shorter. */
+  get maxDeltas(): number {
+    return this.#olderVersions * OLDER_VERSION_BYTES < this.#options.shadowBytes / LISTS_SHARE ? this.#options.maxDeltas : 0;
+  }
+
+  /** @internal The page tables of a checkpointer keep so many versions below the newest ones. */
+  noteOlderVersions(session: number, count: number): void {
+    this.#olderVersions += count - (this.#olderOf.get(session) ?? 0);
+    this.#olderOf.set(session, count);
+  }
+
+  /** @internal Whether there is any room for shadows. */
+  get hasShadows(): boolean {
+    return this.#options.shadowBytes > 0;
+  }
+
   /** @internal At least one free segment; where there is none it tells the storage thread, then waits. @throws `TIDEMARK_STALLED` */
   acquire(want: number): Int32Array {
     const { staging } = this;
@@ -244,9 +269,9 @@ export class Engine {
     // The storage thread may hold the last segments, waiting for more to write with them: it must be told before this thread waits.
     this.tell({ type: 'starved' });
     try {
-      return staging.acquire(want, this.#stallMs);
+      return staging.acquire(want, this.#options.stallMs);
     } catch (error) {
-      throw stalled(error, this.#stallMs);
+      throw stalled(error, this.#options.stallMs);
     }
   }
 
@@ -259,13 +284,13 @@ export class Engine {
     try {
       return staging.tryAcquire(want);
     } catch (error) {
-      throw stalled(error, this.#stallMs);
+      throw stalled(error, this.#options.stallMs);
     }
   }
 
   /** @internal For who waits for staging without blocking, since `started`. @throws `TIDEMARK_STALLED` */
   checkStall(started: number): void {
-    if (performance.now() - started > this.#stallMs) throw stalled({ code: 'ERR_STALLED' }, this.#stallMs);
+    if (performance.now() - started > this.#options.stallMs) throw stalled({ code: 'ERR_STALLED' }, this.#options.stallMs);
   }
 
   /** @internal */
@@ -277,6 +302,7 @@ export class Engine {
   async #startCodecs(): Promise<void> {
     const storage = this.#startStorage();
     const staging = Staging.create(this.#segments);
+    const shadows = addon().shadowsCreate(this.#options.shadowBytes - Math.floor(this.#options.shadowBytes / LISTS_SHARE));
     const ports: MessagePort[] = [];
     const codecs: Worker[] = [];
     let fail = (_what: string): void => {};
@@ -286,7 +312,7 @@ export class Engine {
       storage.once('exit', storageEnded);
       for (let k = 0; k < this.workers; k++) {
         const { port1, port2 } = new MessageChannel();
-        const data: CodecData = { staging: staging.handle, storage: port2 };
+        const data: CodecData = { staging: staging.handle, shadows, storage: port2 };
         const codec = startThread('./codec-thread.js', data, [port2]);
         codec.once('error', reject);
         codec.once('exit', () => {
@@ -310,6 +336,7 @@ export class Engine {
     } catch (error) {
       for (const codec of codecs) void codec.terminate();
       staging.close();
+      addon().shadowsClose(shadows);
       throw error;
     } finally {
       this.letGo();
@@ -319,6 +346,7 @@ export class Engine {
     }
     this.#codecs = codecs;
     this.#staging = staging;
+    this.#shadows = shadows;
   }
 
   /** A codec thread has ended: what it had in hand is lost, so the storage thread fails what was in flight, and all of them are replaced. */
@@ -337,6 +365,8 @@ export class Engine {
     const codecs = this.#codecs;
     this.#staging?.close();
     this.#staging = undefined;
+    if (this.#shadows !== undefined) addon().shadowsClose(this.#shadows);
+    this.#shadows = undefined;
     this.#codecs = [];
     for (const codec of codecs) void codec.terminate();
   }

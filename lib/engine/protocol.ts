@@ -1,8 +1,11 @@
 import type { MessagePort } from 'node:worker_threads';
+import type { ExtentKind } from '../chain/extent-kind.js';
 import type { Checkpoint } from '../chain/header.js';
 import type { ManifestInfo } from '../chain/manifest.js';
+import type { Stored } from '../chain/page-table.js';
 import type { Runs } from '../chain/runs.js';
 import type { PlainError } from '../errors.js';
+import type { ShadowHandle } from './shadows.js';
 
 /** The messages between the caller's thread, the storage thread and the codec threads. All of them are plain data. */
 
@@ -75,6 +78,12 @@ export interface AbortRestore {
   session: number;
 }
 
+/** Caller to storage thread: the restore is over; what is kept for it is free. */
+export interface RestoreEnded {
+  type: 'restore-ended';
+  session: number;
+}
+
 /** Caller to storage thread: a capture failed half-way; what was sent of it is void. */
 export interface Dropped extends Ticket {
   type: 'dropped';
@@ -93,7 +102,27 @@ export interface CodecsEnded {
   type: 'codecs-ended';
 }
 
-export type ToStorage = Captured | Precopied | Abort | AbortRestore | Dropped | Starved | AttachCodecs | CodecsEnded | Call;
+export type ToStorage =
+  | Captured
+  | Precopied
+  | Abort
+  | AbortRestore
+  | RestoreEnded
+  | Dropped
+  | Starved
+  | AttachCodecs
+  | CodecsEnded
+  | Call;
+
+/** Where the shadows of a region are, and how this job uses them. */
+export interface ShadowJob {
+  shadows: number;
+  /** As the native `shadowEncode` takes it. */
+  job: Uint32Array;
+  /** The pages in the segment, and pages of the region that are zero. */
+  pages: Uint32Array;
+  zeros: Uint32Array;
+}
 
 /** Caller to codec thread: compress this segment. */
 export interface EncodeJob extends Ticket {
@@ -102,53 +131,107 @@ export interface EncodeJob extends Ticket {
   slot: number;
   ordinal: number;
   segment: number;
+  /** 0: there is no segment, only shadows to be dropped; it is not answered. */
   pages: number;
   level: number;
+  /** Null: everything is stored full. */
+  shadow: ShadowJob | null;
 }
 
-/** Codec thread to storage thread: the segment holds an extent's record now, all but the number. */
+/** An extent that was made of a segment, all but the number. */
+export interface EncodedExtent {
+  kind: ExtentKind;
+  /** Where its record begins in the segment. */
+  byteOffset: number;
+  /** Bytes of the payload, after the place for the record's header. */
+  payloadLength: number;
+  payloadCrc: number;
+}
+
+/** Codec thread to storage thread: the segment holds the records of its extents now. */
 export interface Encoded extends Ticket {
   type: 'encoded';
   slot: number;
   ordinal: number;
   segment: number;
-  /** Bytes of the payload, after the place for the record's header at the start of the segment. */
-  payloadLength: number;
-  payloadCrc: number;
+  /** Of the pages stored full, of those stored as deltas, or both, or none: where all pages are unchanged. */
+  extents: EncodedExtent[];
+  /** A PageKind for each page of the segment, its CRC32C, and that of the page which it was compared with. */
+  kinds: Uint8Array;
   crcs: Uint32Array;
+  bases: Uint32Array;
 }
+
+/** What became of a page that was encoded: as the native `shadowEncode` says it. */
+export const PageKind = { full: 0, delta: 1, unchanged: 2 } as const;
 
 export interface EncodeFailed extends Ticket {
   type: 'encode-failed';
-  segment: number;
+  /** Null: it had none. */
+  segment: number | null;
   error: PlainError;
 }
 
-/** Storage thread to codec thread: decode these pages of an extent, check them and, unless only checking, fill them into a region. */
+/** Pages of a region that are to be put there, in the order of their numbers, with what must come out, and how many deltas each is away from its full version. */
+export interface FillPages {
+  /** The native region, or 0 to check only. */
+  region: number;
+  pages: Uint32Array;
+  crcs: Uint32Array;
+  depths: Uint8Array;
+  /** Where they get shadows. */
+  shadow: ShadowHandle | null;
+}
+
+/** Segments of staging. They are another's as soon as the ring is another one. */
+export interface Segments {
+  ring: number;
+  segments: Int32Array;
+}
+
+/** Storage thread to codec thread: decode an extent. */
 export interface DecodeJob {
   type: 'decode';
-  job: number;
   record: Uint8Array;
   number: number;
   store: Uint8Array;
-  /** The native region to fill, or 0 to check only. */
-  fill: number;
-  /** Ascending slots, the page each becomes, the CRC32C it must have. */
-  slots: Uint8Array;
-  pages: Uint32Array;
-  crcs: Uint32Array;
+  kind: Stored;
+  /** Full pages that need nothing else: checked and filled at once. Ascending slots. */
+  plain: (FillPages & { slots: Uint8Array }) | null;
+  /** Versions of pages that are put together in segments of staging: copied there, or XORed over what is there. */
+  part: ({ slots: Uint8Array; places: Uint32Array; combine: boolean } & Segments) | null;
 }
 
-/** Codec thread to storage thread. */
-export interface Decoded {
-  type: 'decoded';
+/** Storage thread to codec thread: copy pages of a region to where they are put together. */
+export interface ReadJob extends Segments {
+  type: 'read';
+  region: number;
+  pages: Uint32Array;
+  places: Uint32Array;
+}
+
+/** Storage thread to codec thread: check the pages that were put together in a segment, and fill them where all are right. */
+export interface FinishJob extends FillPages {
+  type: 'finish';
+  ring: number;
+  segment: number;
+}
+
+export type CodecJob = DecodeJob | ReadJob | FinishJob;
+
+/** Codec thread to storage thread: a job is done. */
+export interface Done {
+  type: 'done';
   job: number;
   error?: PlainError;
+  /** Of a FinishJob: which of its pages are not what they must be. */
+  wrong?: Uint32Array;
 }
 
 /** Storage thread to caller. */
 export type StorageEvent =
-  | ({ type: 'committed'; checkpoint: Checkpoint } & Ticket)
+  /** `olderVersions`: how many versions its page tables keep below the newest ones. */
+  | ({ type: 'committed'; checkpoint: Checkpoint; olderVersions: number } & Ticket)
   /** Everything of this generation that was not committed before has failed. `hasBase`: what the memory descends from is still in the store. */
   | ({ type: 'failed'; error: PlainError; hasBase: boolean } & Omit<Ticket, 'sequence'>)
   | { type: 'reply'; call: number; value?: unknown; error?: PlainError }
@@ -232,7 +315,14 @@ export interface RestoreRequest {
   base: string | null;
   phase: 'check' | 'fill';
   /** `known`: the region descends from `base`. `changed`: pages that are, or may be, other than there. */
-  regions: { name: string; native: number; byteLength: number; known: boolean; changed: Runs }[];
+  regions: {
+    name: string;
+    native: number;
+    byteLength: number;
+    known: boolean;
+    changed: Runs;
+    shadow: ShadowHandle | null;
+  }[];
 }
 
 export interface VerifyProblem {

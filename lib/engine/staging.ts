@@ -85,9 +85,9 @@ export class Staging {
     return this.bytes.subarray(start, start + count * PAGE_SIZE);
   }
 
-  /** A record at the start of a segment. */
-  record(segment: number, length: number): Uint8Array {
-    const start = segment * SEGMENT_STRIDE;
+  /** A part of a segment: a record, or the room for one. */
+  record(segment: number, byteOffset: number, length: number): Uint8Array {
+    const start = segment * SEGMENT_STRIDE + byteOffset;
     return this.bytes.subarray(start, start + length);
   }
 }

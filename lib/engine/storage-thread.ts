@@ -1,6 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { diffTables } from '../chain/diff.js';
-import type { Header } from '../chain/header.js';
 import { readManifest } from '../chain/load.js';
 import type { StoredAttachment } from '../chain/manifest.js';
 import type { PageTable } from '../chain/page-table.js';
@@ -10,7 +9,7 @@ import { verifyStore } from '../chain/verify.js';
 import type { Session } from '../checkpoint/session.js';
 import { TidemarkError, toPlain } from '../errors.js';
 import { faulty } from '../faults.js';
-import { runRestore } from '../restore/fill.js';
+import { RestoreRun } from '../restore/fill.js';
 import { CodecPorts } from './codec-ports.js';
 import type { Call, Calls, StorageEvent, ToStorage } from './protocol.js';
 
@@ -30,16 +29,21 @@ let nextId = (workerData as { firstId: number }).firstId;
 /** A capture waits for staging, or is about to: what has arrived is written without waiting for more. */
 let starved = false;
 
+const pumpAll = (): void => {
+  for (const host of stores.values()) host.committer.pump();
+};
+
 const codecs = new CodecPorts((message, staging) => {
   if (faulty('storage.exit')) process.exit(1);
   const host = sessions.get(message.session)?.store;
-  if (host === undefined) staging.release(message.segment);
-  else if (message.type === 'encoded') host.committer.extentArrived(message, staging);
+  const release = () => message.segment !== null && staging.release(message.segment);
+  if (host === undefined) release();
+  else if (message.type === 'encoded') host.committer.segmentArrived(message, staging);
   else {
-    staging.release(message.segment);
+    release();
     host.committer.encodeFailed(message, message.error);
   }
-});
+}, pumpAll);
 
 function need<T>(map: Map<number, T>, id: number, what: string): T {
   const found = map.get(id);
@@ -75,6 +79,7 @@ const handlers: Handlers = {
   async closeSession(id) {
     const entry = sessions.get(id);
     if (entry === undefined) return;
+    endRestore(entry.session);
     entry.store.committer.inFlight.remove(id);
     sessions.delete(id);
   },
@@ -176,8 +181,13 @@ const handlers: Handlers = {
       const found = await store.require(target ?? { head: session.branch });
       return { header: found, table: await store.loadTable(found) };
     });
-    session.restoring = { header, table };
+    endRestore(session);
     session.restoreAborted = false;
+    const run = new RestoreRun(store.log, codecs, {
+      aborted: () => session.restoreAborted,
+      onProgress: (donePages, totalPages) => emit({ type: 'restored', session: session.id, donePages, totalPages }),
+    });
+    session.restoring = { header, table, run };
     return {
       checkpoint: store.publicOf(header),
       regions: [...table.regions.values()].map(({ name, byteLength }) => ({ name, byteLength })),
@@ -189,18 +199,20 @@ const handlers: Handlers = {
     const plan = planned(session, request.uid);
     // Before the log is pinned: it may wait for a reopening, which waits for pins.
     const base = await baseTable(store, session, request.base);
-    // A rejected write of another checkpointer must not close the log under a region that is being filled.
-    await store.log.pin();
     try {
-      return await runRestore(request, plan.table, base, store.log, codecs, {
-        aborted: () => session.restoreAborted,
-        onProgress: (donePages, totalPages) => emit({ type: 'restored', session: session.id, donePages, totalPages }),
-      });
+      await plan.run.prepare(request, plan.table, base);
+      // A rejected write of another checkpointer must not close the log under a region that is being filled.
+      await store.log.pin();
+      try {
+        return await plan.run.run(request.phase);
+      } finally {
+        store.log.unpin();
+      }
     } catch (error) {
-      session.restoring = undefined;
+      endRestore(session);
       throw error;
     } finally {
-      store.log.unpin();
+      plan.run.release();
     }
   },
 
@@ -209,7 +221,7 @@ const handlers: Handlers = {
     const plan = planned(session, uid);
     session.base = plan.header;
     session.table = plan.table;
-    session.restoring = undefined;
+    endRestore(session);
   },
 };
 
@@ -219,7 +231,13 @@ function findAttachment(attachments: readonly StoredAttachment[], name: string):
   return found;
 }
 
-function planned(session: Session, uid: string): { header: Header; table: PageTable } {
+/** What it keeps for its second phase is free. */
+function endRestore(session: Session): void {
+  session.restoring?.run.close();
+  session.restoring = undefined;
+}
+
+function planned(session: Session, uid: string): NonNullable<Session['restoring']> {
   if (session.restoring?.header.checkpoint.uid !== uid)
     throw new TidemarkError('TIDEMARK_NOT_FOUND', `no restore of ${uid} was planned`);
   return session.restoring;
@@ -260,13 +278,18 @@ port.on('message', (message: ToStorage) => {
       if (session !== undefined) session.restoreAborted = true;
       break;
     }
+    case 'restore-ended': {
+      const session = sessions.get(message.session)?.session;
+      if (session !== undefined) endRestore(session);
+      break;
+    }
     case 'dropped':
       starved = false;
       sessions.get(message.session)?.store.committer.dropCapture(message);
       break;
     case 'starved':
       starved = true;
-      for (const host of stores.values()) host.committer.pump();
+      pumpAll();
       break;
     case 'codecs':
       codecs.attach(message);

@@ -86,6 +86,53 @@ export interface Addon {
   ringStarved(id: number): boolean;
   ringClose(id: number): void;
 
+  // --- shadows ------------------------------------------------------------------------------------------
+  /** Copies of captured pages, `byteLength` of them at most, in one sparse mapping; `docs/architecture.md` says how they are used. */
+  shadowsCreate(byteLength: number): number;
+  /** This environment encodes with them: when it ends, who waits for its jobs gets ERR_DEAD. */
+  shadowsJoin(shadows: number): void;
+  /** Bytes in use. */
+  shadowsUsed(shadows: number): number;
+  /** Jobs under way end first. Idempotent. */
+  shadowsClose(shadows: number): void;
+  /** A table for a region of a checkpointer. Its first generation is 0. */
+  shadowOpen(shadows: number): number;
+  shadowClose(shadows: number, table: number): void;
+  /** Drops what checkpoints from `sequence` on have written (0: everything) and begins a new generation, whose number it returns: jobs of older ones neither use nor leave shadows. */
+  shadowFail(shadows: number, table: number, sequence: number): number;
+  /** Drops what one checkpoint of this generation has written, or will. */
+  shadowDrop(shadows: number, table: number, sequence: number): void;
+  shadowForget(shadows: number, table: number, runs: Uint32Array): void;
+  /** Restored pages: `bytes` packed, with their CRC32Cs and how many deltas each is away from its full version. */
+  shadowPut(shadows: number, table: number, pages: Uint32Array, bytes: Uint8Array, crcs: Uint32Array, depths: Uint8Array): void;
+  /**
+   * Waits for the job's turn, then compares the pages of a segment with their shadows and puts them in their place. `job`: `[table, generation,
+   * turn, sequence, mode, maxDepth, maxWords]`, mode 0 written, 1 whole, 2 ahead (`ShadowMode`). Pages that are to be stored full are packed at the start of `bytes`, deltas in
+   * `deltas`; `kinds` says what became of each (0 full, 1 delta, 2 unchanged), `crcs` its CRC32C, `bases` that of the shadow it was compared with (0: none).
+   * Throws ERR_DEAD when a thread that has an earlier job has ended, ERR_CLOSED.
+   */
+  shadowEncode(
+    shadows: number,
+    job: Uint32Array,
+    pages: Uint32Array,
+    zeros: Uint32Array,
+    bytes: Uint8Array,
+    deltas: Uint8Array,
+    kinds: Uint8Array,
+    crcs: Uint32Array,
+    bases: Uint32Array,
+  ): void;
+  /** Waits for the turn of a job that cannot be done, and ends it: jobs behind it wait for that. */
+  shadowSkip(shadows: number, job: Uint32Array): void;
+  /** For the tests: changes a byte in every shadow of a table. */
+  shadowCorrupt(shadows: number, table: number): void;
+
+  // --- assembling restored pages ------------------------------------------------------------------------
+  /** Copies pages of a region to places in staging: place p is page p % 256 of segment `segments[p >> 8]`. From any thread. */
+  regionRead(id: number, pages: Uint32Array, places: Uint32Array, staging: Uint8Array, segments: Int32Array): void;
+  /** Copies the pages packed in `source` to their places, or with `combine` XORs them over what is there. From any thread. */
+  assemblePages(source: Uint8Array, combine: boolean, places: Uint32Array, staging: Uint8Array, segments: Int32Array): void;
+
   // --- checksums ----------------------------------------------------------------------------------------
   /** CRC32C (Castagnoli, reflected, initial and final xor 0xffffffff); `crc` continues an earlier one. */
   crc32c(bytes: Uint8Array, crc?: number): number;

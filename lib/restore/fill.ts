@@ -1,21 +1,15 @@
+import { type Part, pageList } from '../chain/assembly.js';
+import { foundIn } from '../chain/damage.js';
 import type { Log } from '../chain/log.js';
-import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
-import { type ExtentUse, groupByExtent, present } from '../chain/read-pages.js';
+import { type PageTable, type Stored, Version } from '../chain/page-table.js';
+import { present } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
-import { toRuns } from '../chain/runs.js';
-import type { CodecPorts } from '../engine/codec-ports.js';
-import type { RestoreRequest } from '../engine/protocol.js';
+import type { CodecPorts, Lent } from '../engine/codec-ports.js';
+import type { DecodeJob, RestoreRequest, Segments } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
-import { addon, PAGE_SIZE } from '../kernel/addon.js';
-
-/** What has to change in one region. */
-interface RegionPlan {
-  native: number;
-  uses: ExtentUse[];
-  /** Pages that must be zero, runs. */
-  zeros: Uint32Array;
-  fills: number;
-}
+import { addon } from '../kernel/addon.js';
+import { type ExtentUse, planRegion, type RegionPlan } from './plan.js';
+import { fillPages, Window } from './window.js';
 
 /** Who looks on. */
 export interface RestoreWatch {
@@ -26,107 +20,196 @@ export interface RestoreWatch {
 
 const READ_AT_ONCE = 8;
 
+/** An extent to be decoded, for one purpose or both. */
+interface Wanted {
+  record: number;
+  kind: Stored;
+  plain: ExtentUse | undefined;
+  part: DecodeJob['part'];
+  pages: Uint32Array;
+}
+
 /**
- * The storage thread's part of an eager restore. Phase `check` reads, decodes and compares everything that phase `fill` will put into the
- * regions, and touches nothing.
- * @param base the page tables of the checkpoint that the memory descends from, when it does
+ * The storage thread's part of an eager restore. `check` reads, decodes and compares everything that `fill` will put into the regions, and
+ * touches nothing; `fill` alone compares each page before it fills it.
  */
-export async function runRestore(
-  request: RestoreRequest,
-  target: PageTable,
-  base: PageTable | undefined,
-  log: Log,
-  codecs: CodecPorts,
-  watch: RestoreWatch,
-): Promise<{ filledPages: number; zeroedPages: number }> {
-  const plans = request.regions.map((region) => planRegion(region, target, base));
-  const total = plans.reduce((sum, plan) => sum + plan.fills, 0);
-  let done = 0;
-  let zeroed = 0;
-  for (const plan of plans) {
-    for (let k = 1; k < plan.zeros.length; k += 2) zeroed += plan.zeros[k]!;
-    await decodeAll(plan, request.phase === 'fill', log, codecs, watch.aborted, (pages) => {
+export class RestoreRun {
+  readonly #log: Log;
+  readonly #codecs: CodecPorts;
+  readonly #watch: RestoreWatch;
+  /** What `check` has put together, where all of it fits into staging at once: one for each region. */
+  #kept: (Window | undefined)[] = [];
+  /** Made by `check`, for both phases: what differs does not change in between. */
+  #planned: RegionPlan[] | undefined;
+  /** For the phase that is under way. */
+  #plans: RegionPlan[] = [];
+  #reserve: Lent | undefined;
+
+  constructor(log: Log, codecs: CodecPorts, watch: RestoreWatch) {
+    this.#log = log;
+    this.#codecs = codecs;
+    this.#watch = watch;
+  }
+
+  /**
+   * Finds out what has to be done, and takes the staging that is needed at least: before the log is pinned, for what is in staging may wait for the log to be
+   * reopened.
+   * @param base the page tables of the checkpoint that the memory descends from, when it does
+   */
+  async prepare(request: RestoreRequest, target: PageTable, base: PageTable | undefined): Promise<void> {
+    this.#planned ??= request.regions.map((region) => planRegion(region, target, base));
+    // A region may have moved when it grew.
+    this.#plans = this.#planned.map((plan, k) => ({ ...plan, plain: new Map(plan.plain), request: request.regions[k]! }));
+    const isKept = (k: number): boolean => request.phase === 'fill' && this.#kept[k]?.usable === true;
+    if (!this.#plans.some(({ assembled }, k) => assembled.length > 0 && !isKept(k))) return;
+    this.#reserve = await this.#codecs.reserve(() => this.#checkAborted());
+  }
+
+  async run(phase: RestoreRequest['phase']): Promise<{ filledPages: number; zeroedPages: number }> {
+    const fill = phase === 'fill';
+    const plans = this.#plans;
+    const total = plans.reduce((sum, plan) => sum + plan.fills, 0);
+    let done = 0;
+    let zeroed = 0;
+    const onPages = (pages: number): void => {
       done += pages;
-      watch.onProgress(done, total);
-    });
-    if (request.phase === 'fill') addon().regionZero(plan.native, plan.zeros);
-  }
-  return { filledPages: total, zeroedPages: zeroed };
-}
-
-function planRegion(request: RestoreRequest['regions'][number], target: PageTable, base: PageTable | undefined): RegionPlan {
-  const wanted = target.regions.get(request.name);
-  if (wanted === undefined) throw new TidemarkError('TIDEMARK_REGION_MISMATCH', `the checkpoint has no region ${request.name}`);
-  const pageCount = request.byteLength / PAGE_SIZE;
-  const changed = new Uint8Array(pageCount);
-  for (let k = 0; k < request.changed.length; k += 2)
-    changed.fill(1, request.changed[k], request.changed[k]! + request.changed[k + 1]!);
-  markDifferent(changed, wanted, request.known ? base?.regions.get(request.name) : undefined);
-  const fills: number[] = [];
-  const zeros: number[] = [];
-  for (let page = 0; page < pageCount; page++) {
-    if (changed[page] === 0) continue;
-    if (wanted.kind(page) === Version.full) fills.push(page);
-    else zeros.push(page);
-  }
-  return {
-    native: request.native,
-    uses: groupByExtent(wanted, fills),
-    zeros: toRuns(Uint32Array.from(zeros)),
-    fills: fills.length,
-  };
-}
-
-/** Marks the pages whose version in `wanted` is not the one that `has` holds. */
-function markDifferent(changed: Uint8Array, wanted: RegionTable, has: RegionTable | undefined): void {
-  for (let page = 0; page < changed.length; page++) if (changed[page] === 0 && !wanted.sameVersion(has, page)) changed[page] = 1;
-}
-
-/**
- * Reads the extents a few at a time and keeps the codec threads busy with them. Whatever fails, no job is under way any more when it ends:
- * one that went on would write into memory that the program has back.
- */
-async function decodeAll(
-  plan: RegionPlan,
-  fill: boolean,
-  log: Log,
-  codecs: CodecPorts,
-  aborted: () => boolean,
-  onPages: (pages: number) => void,
-): Promise<void> {
-  const running = new Set<Promise<void>>();
-  let failure: unknown;
-  const start = (use: ExtentUse, record: Uint8Array | undefined): void => {
-    const job = decode(use, present(record, use.record))
-      .then(() => onPages(use.pages.length))
-      .catch((error) => {
-        failure ??= error;
-      })
-      .finally(() => running.delete(job));
-    running.add(job);
-  };
-  const decode = (use: ExtentUse, record: Uint8Array): Promise<void> =>
-    codecs.decode({ ...jobOf(use, log), record, fill: fill ? plan.native : 0 });
-  try {
-    for (let k = 0; k < plan.uses.length && failure === undefined; k += READ_AT_ONCE) {
-      if (aborted()) throw new TidemarkError('TIDEMARK_ABORTED', 'the restore was aborted');
-      const uses = plan.uses.slice(k, k + READ_AT_ONCE);
-      const numbers = uses.map((use) => use.record);
-      const records = await log.records(numbers, Kind.extent);
-      for (const [j, use] of uses.entries()) {
-        while (running.size >= codecs.width && failure === undefined) await Promise.race(running);
-        if (failure === undefined) start(use, records[j]);
-      }
+      this.#watch.onProgress(done, total);
+    };
+    for (const [k, plan] of plans.entries()) {
+      for (let j = 1; j < plan.zeros.length; j += 2) zeroed += plan.zeros[j]!;
+      await this.#runRegion(k, plan, fill, onPages);
+      if (!fill) continue;
+      const { native, shadow } = plan.request;
+      addon().regionZero(native, plan.zeros);
+      if (shadow !== null) addon().shadowForget(shadow.shadows, shadow.table, plan.zeros);
     }
-  } finally {
-    await Promise.all(running);
+    return { filledPages: total, zeroedPages: zeroed };
   }
-  if (failure !== undefined) throw failure;
+
+  /** Gives up what is kept. */
+  close(): void {
+    for (const window of this.#kept) window?.close();
+    this.#kept = [];
+    this.#planned = undefined;
+    this.release();
+  }
+
+  /** One phase is over. */
+  release(): void {
+    this.#plans = [];
+    this.#reserve?.staging.releaseAll(this.#reserve.segments);
+    this.#reserve = undefined;
+  }
+
+  #checkAborted(): void {
+    if (this.#watch.aborted()) throw new TidemarkError('TIDEMARK_ABORTED', 'the restore was aborted');
+  }
+
+  async #runRegion(k: number, plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
+    const kept = this.#kept[k];
+    if (fill && kept?.usable) {
+      await kept.fill(plan);
+      onPages(plan.assembled.length);
+    } else {
+      await this.#assemble(k, plan, fill, onPages);
+    }
+    const rest = [...plan.plain.values()].map((use) => wantedOf(use));
+    plan.plain.clear();
+    await this.#decodeAll(rest, plan, fill, onPages);
+  }
+
+  async #assemble(k: number, plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
+    for (let from = 0; from < plan.assembled.length; ) {
+      this.#checkAborted();
+      const window = Window.open(plan, from, this.#codecs, this.#reserve);
+      let keep = false;
+      try {
+        await window.assemble((parts, combine, into) =>
+          this.#decodeAll(
+            parts.map((part) => this.#withPlain(part, combine, into, plan, from)),
+            plan,
+            fill,
+            onPages,
+          ),
+        );
+        if (fill) await window.fill(plan);
+        keep = !fill && window.isKeepable && from === 0 && window.end === plan.assembled.length;
+      } finally {
+        if (keep) this.#kept[k] = window;
+        else window.close();
+      }
+      onPages(window.end - from);
+      from = window.end;
+    }
+  }
+
+  /** An extent is read once: what else is wanted of it goes along. */
+  #withPlain({ record, kind, slots, places }: Part, combine: boolean, into: Segments, plan: RegionPlan, from: number): Wanted {
+    const plain = plan.plain.get(record);
+    const pages = places.map((place) => plan.assembled[from + place]!);
+    return { record, kind, plain, part: { slots, places, combine, ...into }, pages };
+  }
+
+  /**
+   * Reads the extents a few at a time and keeps the codec threads busy with them. Whatever fails, no job is under way any more when it ends:
+   * one that went on would write into memory that the program has back.
+   */
+  async #decodeAll(all: readonly Wanted[], plan: RegionPlan, fill: boolean, onPages: (pages: number) => void): Promise<void> {
+    const running = new Set<Promise<void>>();
+    let failure: unknown;
+    const start = (wanted: Wanted, record: Uint8Array | undefined): void => {
+      const job = this.#decode(wanted, record, plan, fill)
+        .then(() => {
+          // Only now: what fails may be done again in another way.
+          plan.plain.delete(wanted.record);
+          onPages(wanted.plain?.pages.length ?? 0);
+        })
+        .catch((error) => {
+          failure ??= foundIn(pageList(plan.wanted.name, wanted.pages), error);
+        })
+        .finally(() => running.delete(job));
+      running.add(job);
+    };
+    try {
+      for (let k = 0; k < all.length && failure === undefined; k += READ_AT_ONCE) {
+        this.#checkAborted();
+        const some = all.slice(k, k + READ_AT_ONCE);
+        const records = await this.#log.records(
+          some.map(({ record }) => record),
+          Kind.extent,
+        );
+        for (const [j, wanted] of some.entries()) {
+          while (running.size >= this.#codecs.width && failure === undefined) await Promise.race(running);
+          if (failure === undefined) start(wanted, records[j]);
+        }
+      }
+    } finally {
+      await Promise.all(running);
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  async #decode(
+    { record: number, kind, plain, part }: Wanted,
+    record: Uint8Array | undefined,
+    plan: RegionPlan,
+    fill: boolean,
+  ): Promise<void> {
+    await this.#codecs.run({
+      type: 'decode',
+      record: present(record, number),
+      number,
+      store: this.#log.store,
+      kind,
+      plain:
+        plain === undefined
+          ? null
+          : { slots: plain.slots, ...fillPages(plan.wanted, plain.pages, fill ? plan.request : undefined) },
+      part,
+    });
+  }
 }
 
-function jobOf(
-  use: ExtentUse,
-  log: Log,
-): { number: number; store: Uint8Array; slots: Uint8Array; pages: Uint32Array; crcs: Uint32Array } {
-  return { number: use.record, store: log.store, slots: use.slots, pages: use.pages, crcs: use.crcs };
+function wantedOf(use: ExtentUse): Wanted {
+  return { record: use.record, kind: Version.full, plain: use, part: null, pages: use.pages };
 }

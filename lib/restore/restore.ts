@@ -2,6 +2,7 @@ import type { Checkpoint } from '../chain/header.js';
 import { union } from '../chain/runs.js';
 import type { Engine } from '../engine/engine.js';
 import type { PlainTarget, RestoreRequest } from '../engine/protocol.js';
+import type { RegionShadow } from '../engine/shadows.js';
 import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
 import { isString } from '../options.js';
@@ -38,6 +39,7 @@ export interface RestoreInput {
   region: Region;
   /** It descends from the checkpointer's base: only what differs is changed. */
   known: boolean;
+  shadow: RegionShadow | undefined;
 }
 
 interface RestoreJob {
@@ -95,6 +97,7 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     job.onTouched();
     counts = await fill(job, request, fresh);
   } finally {
+    engine.tell({ type: 'restore-ended', session });
     signal?.removeEventListener('abort', stop);
   }
   for (const region of regions) region.settle();
@@ -129,10 +132,17 @@ function checkSizes(
     if (!stored.some((one) => one.name === name)) throw mismatch(`the checkpointer has a region ${name}, the checkpoint has not`);
 }
 
-function describe(name: string, { region, known }: RestoreInput, storedBytes: number): RestoreRequest['regions'][number] {
+function describe(name: string, { region, known, shadow }: RestoreInput, storedBytes: number): RestoreRequest['regions'][number] {
   const written = region.scan(false);
   const changed = known ? written : union(written, region.populated());
-  return { name, native: region.nativeId, byteLength: Math.max(region.byteLength, storedBytes), known, changed };
+  return {
+    name,
+    native: region.nativeId,
+    byteLength: Math.max(region.byteLength, storedBytes),
+    known,
+    changed,
+    shadow: shadow?.handle() ?? null,
+  };
 }
 
 function growAll(regions: Map<string, RestoreInput>, stored: { name: string; byteLength: number }[]): void {

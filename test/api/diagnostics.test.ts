@@ -408,11 +408,19 @@ describe('api: stats', () => {
   });
 
   it('of an engine say how it is doing now', async () => {
-    const engine = new Engine({ workers: 2, maxStagingBytes: 16 << 20 });
+    const engine = new Engine({ workers: 2, maxStagingBytes: 16 << 20, maxShadowBytes: 32 << 20 });
     const idle = engine.stats();
     assert.deepEqual(
       { ...idle, stagingBytes: 0, stagingFreeBytes: 0 },
-      { workers: 0, stagingBytes: 0, stagingFreeBytes: 0, checkpointers: 0, pendingCalls: 0 },
+      {
+        workers: 0,
+        stagingBytes: 0,
+        stagingFreeBytes: 0,
+        shadowBytes: 32 << 20,
+        shadowUsedBytes: 0,
+        checkpointers: 0,
+        pendingCalls: 0,
+      },
     );
     assert.ok(idle.stagingBytes <= 16 << 20 && idle.stagingBytes > 14 << 20, `${idle.stagingBytes}`);
     assert.equal(idle.stagingFreeBytes, idle.stagingBytes);
@@ -432,10 +440,10 @@ describe('api: stats', () => {
       await call;
     }
     assert.ok(least < idle.stagingBytes);
-    assert.deepEqual(engine.stats(), { ...idle, workers: 2, checkpointers: 1 });
+    assert.deepEqual(engine.stats(), { ...idle, shadowUsedBytes: 1024 * PAGE, workers: 2, checkpointers: 1 });
     assertPlain(() => engine.stats());
     await checkpointer.close();
-    assert.equal(engine.stats().checkpointers, 0);
+    assert.deepEqual(engine.stats(), { ...idle, workers: 2 });
     await store.close();
     await engine.close();
     assert.deepEqual(engine.stats(), idle);

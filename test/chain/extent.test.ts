@@ -93,7 +93,7 @@ describe('chain: extent', () => {
   it('is refused with a directory that cannot be', () => {
     const payload = encode(makePages(40, 'mixed', 6));
     const changes: [string, (view: DataView) => void][] = [
-      ['kind', (view) => view.setUint8(0, 1)],
+      ['kind', (view) => view.setUint8(0, 2)],
       ['no pages in a frame', (view) => view.setUint8(1, 0)],
       ['other pages in a frame', (view) => view.setUint8(1, 8)],
       ['more pages', (view) => view.setUint16(2, 65535, true)],

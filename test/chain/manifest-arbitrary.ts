@@ -45,7 +45,9 @@ const region: fc.Arbitrary<RegionChange> = fc
     // What was taken ahead is not in the order of its pages.
     if (cut % 2 === 1) extents.reverse();
     const byteLength = pageCount * PAGE;
-    return { number, name, byteLength, length: Math.max(0, byteLength - cut), zeros, extents, unchangedPages };
+    // Some of them hold deltas.
+    const deltas = extents.splice(0, cut % 5);
+    return { number, name, byteLength, length: Math.max(0, byteLength - cut), zeros, extents, deltas, unchangedPages };
   });
 
 const attachment: fc.Arbitrary<StoredAttachment> = fc

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { ExtentReader, encodeExtent, scratchSize } from '../../lib/chain/extent.js';
 import { applyLevelTable, decodeLevelTable, encodeLevelTable } from '../../lib/chain/level-table.js';
 import { decodeManifest, encodeManifest } from '../../lib/chain/manifest.js';
-import { PageTable, RegionTable } from '../../lib/chain/page-table.js';
+import { PageTable, RegionTable, Version } from '../../lib/chain/page-table.js';
 import { Kind, openRecord, packRecord } from '../../lib/chain/record.js';
 import { zstd } from '../../lib/chain/zstd.js';
 import { TidemarkError } from '../../lib/errors.js';
@@ -51,10 +51,20 @@ function levelTable(): { payload: Uint8Array; table: PageTable } {
     table.regions.set(region.name, region);
     for (let page = 0; page < pages; page++) {
       if (pick(4) === 0) region.setZero(page, 15);
-      else if (pick(3) > 0) region.setFull(page, 2 ** 33 + Math.floor(page / 7), page % 7, pick(2 ** 32), 15);
+      else if (pick(3) > 0) {
+        region.setStored(page, Version.full, 2 ** 33 + Math.floor(page / 7), page % 7, pick(2 ** 32), 15);
+        for (let deltas = pick(3) * pick(4); deltas > 0; deltas--)
+          region.setStored(page, Version.delta, 2 ** 34 + 100 * deltas + Math.floor(page / 9), page % 9, pick(2 ** 32), 15);
+      }
     }
   }
   return { payload: encodeLevelTable('cd'.repeat(16), 2, table).slice(), table };
+}
+
+function versionsOf(region: RegionTable, page: number): number[][] {
+  const versions: number[][] = [];
+  if (region.isStored(page)) region.versions(page, (...version) => versions.push(version));
+  return versions;
 }
 
 function extents(): Uint8Array[] {
@@ -96,6 +106,7 @@ describe('chain: decoders under mutated input', () => {
       for (let page = 0; page < region.pageCount; page++) {
         assert.equal(other.kind(page), region.kind(page));
         assert.ok(other.sameVersion(region, page));
+        assert.deepEqual(versionsOf(other, page), versionsOf(region, page));
         assert.equal(other.crc[page], region.crc[page]);
       }
     }

@@ -16,6 +16,12 @@ import { Kind, packRecord, recordKey } from '../../lib/chain/record.js';
 import { code, random, withFolder } from './support.js';
 import { SyntheticChain } from './synthetic-chain.js';
 
+function versionsOf(region: RegionTable, page: number): number[][] {
+  const versions: number[][] = [];
+  region.versions(page, (...version) => versions.push(version));
+  return versions;
+}
+
 /** Everything that a page table says, as plain data. */
 function contents(table: PageTable): object {
   const regions = [...table.regions.values()].map((region) => ({
@@ -23,8 +29,8 @@ function contents(table: PageTable): object {
     number: region.number,
     byteLength: region.byteLength,
     pages: Array.from({ length: region.pageCount }, (_, page) =>
-      region.kind(page) === Version.full
-        ? [region.record(page), region.slot[page], region.crc[page]]
+      region.isStored(page)
+        ? [region.crc[page], ...versionsOf(region, page)]
         : region.kind(page) === Version.zero
           ? 'zero'
           : 'absent',
@@ -60,7 +66,7 @@ describe('chain: page tables', () => {
 
   it('keeps record numbers up to 2^48 and grows without forgetting', () => {
     const region = new RegionTable(3, 'r', 4096, 4096, 1);
-    region.setFull(0, 2 ** 48 - 1, 255, 0xffff_ffff, 0b1111);
+    region.setStored(0, Version.full, 2 ** 48 - 1, 255, 0xffff_ffff, 0b1111);
     region.grow(5000);
     assert.deepEqual([region.record(0), region.slot[0], region.crc[0]], [2 ** 48 - 1, 255, 0xffff_ffff]);
     assert.equal(region.kind(4999), Version.absent);

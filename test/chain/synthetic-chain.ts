@@ -3,14 +3,14 @@ import { mkdirSync } from 'node:fs';
 import type { Header } from '../../lib/chain/header.js';
 import { loadPageTable } from '../../lib/chain/load.js';
 import { Log } from '../../lib/chain/log.js';
-import { type PageTable, Version } from '../../lib/chain/page-table.js';
+import { type PageTable, type RegionTable, Version } from '../../lib/chain/page-table.js';
 import { buildManifest } from '../../lib/checkpoint/build-manifest.js';
-import { Pending, type PendingExtent } from '../../lib/checkpoint/session.js';
-import type { Captured, CapturedRegion, Slice } from '../../lib/engine/protocol.js';
+import { Pending, type PendingSegment } from '../../lib/checkpoint/session.js';
+import { type Captured, type CapturedRegion, PageKind, type Slice } from '../../lib/engine/protocol.js';
 import { PAGE, STORE } from './support.js';
 
 /** The newest version of a page as a replay of everything that was committed knows it. */
-type Replayed = { record: number; slot: number; crc: number } | 'zero';
+type Replayed = { kind: number; record: number; slot: number; crc: number; older: number[][] } | 'zero';
 
 interface SyntheticRegion {
   name: string;
@@ -20,6 +20,22 @@ interface SyntheticRegion {
 
 const cloned = (regions: SyntheticRegion[]): SyntheticRegion[] =>
   regions.map(({ name, pageCount, versions }) => ({ name, pageCount, versions: new Map(versions) }));
+
+/** The CRC32C of what a delta of a page can be made on. Few deltas: a page has at most so many. */
+function basesOf(region: SyntheticRegion, before: ReadonlyMap<number, Replayed>, page: number): number | undefined {
+  const base = before.get(page);
+  // A page that was taken ahead is stored whole.
+  return base === undefined || base === 'zero' || region.versions.get(page) !== base || base.older.length > 12
+    ? undefined
+    : base.crc;
+}
+
+function newestOf(region: RegionTable, page: number): Omit<Exclude<Replayed, 'zero'>, 'crc'> {
+  const versions: number[][] = [];
+  region.versions(page, (...version) => versions.push(version));
+  const [[kind, record, slot], ...older] = versions as [[number, number, number], ...number[][]];
+  return { kind, record, slot, older };
+}
 
 /** A log with checkpoints whose extents are only numbers: manifests and page tables are all that is written. Counts what is read. */
 export class SyntheticChain {
@@ -105,7 +121,7 @@ export class SyntheticChain {
     const ordinals = { next: 0 };
     // What was taken ahead: later slices count where they have the same page.
     for (let rounds = pick(3); rounds > 0; rounds--) pending.takeAhead(k, this.#slice(region, k, pick, pending, ordinals));
-    const slice = this.#slice(region, k, pick, pending, ordinals);
+    const slice = this.#slice(region, k, pick, pending, ordinals, before);
     // A page that is zero and was not stored before has not changed.
     for (const [page, version] of region.versions) {
       if (version === 'zero' && !before.has(page)) region.versions.delete(page);
@@ -120,6 +136,8 @@ export class SyntheticChain {
     pick: (below: number) => number,
     pending: Pending,
     ordinals: { next: number },
+    /** What was committed before: deltas can be made on it, but for what was taken ahead. */
+    before: ReadonlyMap<number, Replayed> = new Map(),
   ): Slice {
     if (pick(40) === 0) region.pageCount += pick(20);
     const written = new Set<number>();
@@ -129,21 +147,41 @@ export class SyntheticChain {
     const zeros = [...written].filter(() => pick(4) === 0).sort((a, b) => a - b);
     const pages = [...written].filter((page) => !zeros.includes(page)).sort((a, b) => a - b);
     const segments: number[] = [];
-    const extents: { extent: PendingExtent; pages: number[] }[] = [];
+    const made: { segment: PendingSegment; pages: number[] }[] = [];
     for (let at = 0; at < pages.length; ) {
       const slots = Math.min(1 + pick(8), pages.length - at);
       const crcs = Uint32Array.from({ length: slots }, () => pick(2 ** 32));
-      const extent = { slot: k, ordinal: ordinals.next++, record: 0, crcs, storedBytes: 100, written: true };
-      extents.push({ extent, pages: pages.slice(at, at + slots) });
+      const own = pages.slice(at, at + slots);
+      const bases = Uint32Array.from(own, (page) => basesOf(region, before, page) ?? 0);
+      const kinds = Uint8Array.from(own, (page, j) => {
+        if (basesOf(region, before, page) === undefined || pick(3) === 0) return PageKind.full;
+        if (pick(5) > 0) return PageKind.delta;
+        crcs[j] = bases[j]!;
+        return PageKind.unchanged;
+      });
+      const segment = { slot: k, ordinal: ordinals.next++, extents: [], kinds, crcs, bases, written: true };
+      made.push({ segment, pages: own });
       segments.push(slots);
       at += slots;
     }
     // Codec threads overtake each other: numbers are given in another order than the pages'.
-    for (const { extent, pages: own } of [...extents].sort(() => pick(3) - 1)) {
-      extent.record = this.log.nextNumber();
-      pending.extents.push(extent);
-      for (const [slot, page] of own.entries())
-        region.versions.set(page, { record: extent.record, slot, crc: extent.crcs[slot]! });
+    for (const { segment, pages: own } of [...made].sort(() => pick(3) - 1)) {
+      pending.segments.push(segment);
+      for (const wanted of [PageKind.full, PageKind.delta]) {
+        const members = [...own.keys()].filter((j) => segment.kinds[j] === wanted);
+        if (members.length === 0) continue;
+        const record = this.log.nextNumber();
+        segment.extents.push({ kind: wanted, record, storedBytes: 100 });
+        for (const [slot, j] of members.entries()) {
+          const base = before.get(own[j]!);
+          const older =
+            wanted === PageKind.full || base === undefined || base === 'zero'
+              ? []
+              : [[base.kind, base.record, base.slot], ...base.older];
+          const kind = wanted === PageKind.full ? Version.full : Version.delta;
+          region.versions.set(own[j]!, { kind, record, slot, crc: segment.crcs[j]!, older });
+        }
+      }
     }
     for (const page of zeros) region.versions.set(page, 'zero');
     return { pages: Uint32Array.from(pages), segments: Uint32Array.from(segments), zeros: Uint32Array.from(zeros) };
@@ -167,12 +205,11 @@ export class SyntheticChain {
       assert.equal(region.pageCount, pageCount);
       for (let page = 0; page < pageCount; page++) {
         const expected = versions.get(page);
-        const found =
-          region.kind(page) === Version.full
-            ? { record: region.record(page), slot: region.slot[page]!, crc: region.crc[page]! }
-            : region.kind(page) === Version.zero
-              ? 'zero'
-              : undefined;
+        const found = region.isStored(page)
+          ? { ...newestOf(region, page), crc: region.crc[page]! }
+          : region.kind(page) === Version.zero
+            ? 'zero'
+            : undefined;
         assert.deepEqual(found, expected, `${name} page ${page}`);
       }
     }

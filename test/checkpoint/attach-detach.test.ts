@@ -190,10 +190,10 @@ describe('attach and detach', () => {
     c.attach('b', b);
     await take({ a, b });
     for (const late of [false, true]) {
-      stamp(b, 3, 3);
+      stamp(b, 3, late ? 5 : 3);
       const call = take({ a, b });
       c.detach('b');
-      stamp(b, 4, 4);
+      stamp(b, 4, late ? 6 : 4);
       if (late) await call;
       c.attach('b', b);
       const [first, second] = [await call, await take({ a, b })];

@@ -24,14 +24,15 @@ describe('a capture that fails', () => {
         hashes.push(hashOf(region));
         const fourth = await c.checkpoint();
         await c.close();
-        return { counts: [second, third, fourth].map(({ kind, regions }) => [kind, regions.r!.pages]), hashes };
+        return { counts: [second, third, fourth].map(({ kind, regions: { r } }) => [kind, r!.pages, r!.unchangedPages]), hashes };
       },
       path,
     );
     assert.deepEqual(result.counts, [
-      ['incremental', 51],
-      ['incremental', 2],
-      ['incremental', 0],
+      // Found to be what is stored already.
+      ['incremental', 3, 61],
+      ['incremental', 2, 0],
+      ['incremental', 0, 0],
     ]);
     assert.equal(hashOf(await restoredFresh(path, 2)), result.hashes[0]);
     assert.equal(hashOf(await restoredFresh(path, 3)), result.hashes[1]);
@@ -48,14 +49,14 @@ describe('a capture that fails', () => {
         await c.checkpoint();
         stamp(region, 3, 2);
         const dirty = [...region.dirtyRanges()];
-        const { pages } = (await c.checkpoint()).regions.r!;
+        const { pages, unchangedPages } = (await c.checkpoint()).regions.r!;
         const clean = [...region.dirtyRanges()];
         await c.close();
-        return { dirty, pages, clean, hash: hashOf(region) };
+        return { dirty, pages, unchangedPages, clean, hash: hashOf(region) };
       },
       path,
     );
-    assert.deepEqual([result.dirty, result.pages, result.clean], [[0, 64], 64, []]);
+    assert.deepEqual([result.dirty, result.pages, result.unchangedPages, result.clean], [[0, 64], 1, 63, []]);
     assert.equal(hashOf(await restoredFresh(path)), result.hash);
   });
 

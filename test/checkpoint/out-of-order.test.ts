@@ -25,7 +25,7 @@ describe('a commit that is reported out of order', () => {
     const second = c.checkpoint();
     stamp(region, 4, 3);
     const third = c.checkpoint();
-    listener!.committed({ type: 'committed', session: 1, generation: 0, sequence: 3, checkpoint: first });
+    listener!.committed({ type: 'committed', olderVersions: 0, session: 1, generation: 0, sequence: 3, checkpoint: first });
     assert.deepEqual(await Promise.all([outcome(second), outcome(third)]), ['TIDEMARK_WRITE_FAILED', 'TIDEMARK_WRITE_FAILED']);
     assert.equal(c.base, undefined);
     const calls = [() => c.checkpoint(), () => c.precopy(), () => c.flush(), () => c.restore(1)];

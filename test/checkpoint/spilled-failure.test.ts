@@ -57,6 +57,32 @@ describe('a failure in the middle of a checkpoint of many batches', () => {
     });
   }
 
+  it('a checkpoint with pages that hold what they held is not taken for one of which extents are written', async () => {
+    const result = await inChild(
+      { faults: 'log.write:3,log.reopen:1' },
+      async ({ Checkpointer, CheckpointStore, Engine, Region, PAGE, stamp, bytesOf, outcome }, path) => {
+        const store = await CheckpointStore.open(path, { createIfMissing: true, engine: new Engine({ workers: 1 }) });
+        const [a, b] = [Region.allocate(4 * PAGE), Region.allocate(4 * PAGE)];
+        const one = await Checkpointer.open(store, { regions: { a }, branch: 'one' });
+        const two = await Checkpointer.open(store, { regions: { b }, branch: 'two' });
+        stamp(a, 0, 1);
+        stamp(b, 0, 1);
+        await one.checkpoint();
+        await two.checkpoint();
+        stamp(a, 0, 2);
+        const failed = await outcome(one.checkpoint());
+        // Written with what it holds: the log is opened again for a checkpoint that has no extent.
+        bytesOf(b)[5]! ^= 0;
+        const { regions } = await two.checkpoint();
+        const next = await outcome(one.checkpoint());
+        await store.close();
+        return { failed, unchanged: regions.b!.unchangedPages, next };
+      },
+      folder(),
+    );
+    assert.deepEqual(result, { failed: 'TIDEMARK_WRITE_FAILED', unchanged: 1, next: 'ok' });
+  });
+
   it('closed after the failure: nothing of it stays in the log', async () => {
     const path = folder();
     const { before, failed } = await large('log.write:4', path, 'close');

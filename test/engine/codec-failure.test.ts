@@ -33,6 +33,30 @@ describe('a codec thread', () => {
     await assertSound(path);
   });
 
+  it('that cannot encode does not hold up a capture whose jobs follow', async () => {
+    const path = folder();
+    const result = await inChild(
+      { faults: 'codec.encode:2' },
+      async ({ Checkpointer, Engine, Region, PAGE, stamp, range, outcome, hashOf }, path) => {
+        const region = Region.allocate(1024 * PAGE);
+        // 3 segments: the second capture waits for staging that its own jobs hold.
+        const engine = new Engine({ workers: 2, maxStagingBytes: 4 << 20, stallMs: 20_000 });
+        const c = await Checkpointer.open(path, { regions: { r: region }, engine });
+        stamp(region, range(0, 1024), 1);
+        const first = outcome(c.checkpoint());
+        stamp(region, range(0, 1024), 2);
+        const outcomes = await Promise.all([first, outcome(c.checkpoint())]);
+        await c.checkpoint();
+        await c.close();
+        return { outcomes, hash: hashOf(region) };
+      },
+      path,
+    );
+    assert.deepEqual(result.outcomes, ['TIDEMARK_WRITE_FAILED', 'TIDEMARK_WRITE_FAILED']);
+    assert.equal(hashOf(await restoredFresh(path)), result.hash);
+    await assertSound(path);
+  });
+
   it('that cannot encode for one checkpointer does not disturb another', async () => {
     const path = folder();
     const result = await inChild(

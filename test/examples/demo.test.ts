@@ -40,6 +40,8 @@ describe('examples: demo', () => {
       /^ +3 +\d+ ms after /m,
       /^\d+ checkpoints in the store, all whole/m,
       /^3 kills, \d of them in the middle of checkpoints: nothing that was acknowledged is missing, nothing is torn\.$/m,
+      /^restored: the program goes on after step \d+$/m,
+      /^\d+ checkpoints, the memory of each the same to the byte as in a run that was never interrupted\.$/m,
       /^ +kill +when +restored +acknowledged +rolled back +forked +in flight +found +further$/m,
       /^3 kills, \d of them in the middle of checkpoints: every sandbox came back, exact to the byte, at its last acknowledged/m,
     ])

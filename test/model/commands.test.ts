@@ -3,27 +3,43 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { type Checkpoint, Checkpointer, CheckpointStore, Engine } from '../../lib/index.js';
-import { allocate, checkMemory, checkpoint, type Memory, Model, NAMES, type Name, PAGE, REGIONS, viewOf } from './model.js';
+import { type Checkpoint, Checkpointer, CheckpointStore, type Engine } from '../../lib/index.js';
+import {
+  allocate,
+  checkMemory,
+  checkpoint,
+  engines,
+  type Memory,
+  Model,
+  NAMES,
+  type Name,
+  PAGE,
+  REGIONS,
+  random,
+  viewOf,
+  Writer,
+} from './model.js';
 
 /** The library beside the model; what was read is compared only when everything is over. */
 class Real {
   readonly path: string;
-  readonly engine: Engine;
+  readonly engines: Engine[];
   readonly model = new Model();
   memory: Memory = allocate();
   store!: CheckpointStore;
   checkpointer!: Checkpointer<Name>;
   readonly late: { id: number; name: Name; at: number; bytes: Uint8Array }[] = [];
 
-  constructor(path: string, engine: Engine) {
+  constructor(path: string, engines: Engine[]) {
     this.path = path;
-    this.engine = engine;
+    this.engines = engines;
   }
 
-  async open(): Promise<void> {
-    this.store = await CheckpointStore.open(this.path, { createIfMissing: true, engine: this.engine });
-    this.checkpointer = await Checkpointer.open(this.store, { regions: this.memory });
+  /** With one of the engines, and deltas or not. */
+  async open(kind = 0): Promise<void> {
+    const engine = this.engines[kind % this.engines.length]!;
+    this.store = await CheckpointStore.open(this.path, { createIfMissing: true, engine });
+    this.checkpointer = await Checkpointer.open(this.store, { regions: this.memory, deltas: kind % 5 !== 4 });
   }
 
   async close(): Promise<void> {
@@ -87,10 +103,21 @@ const zero = fc.tuple(name, fc.nat(), fc.integer({ min: 1, max: 12 })).map(([reg
     real.model.write(region, first * PAGE, new Uint8Array(pages * PAGE));
   }),
 );
+/** A few bytes of some pages that are changed again and again, of any pages, and pages written with what they held. */
+const edit = fc.tuple(name, fc.nat()).map(([region, seed]) =>
+  step(`edit ${region} ${seed}`, async (real) => {
+    const pick = random(seed);
+    const writer = new Writer(real.memory, real.model, pick);
+    for (let times = 1 + pick(12); times > 0; times--) writer.edit(region, pick(5) === 0 ? pick(REGIONS[region]) : pick(12));
+    const same = pick(20);
+    if (pick(3) === 0) writer.write(region, same * PAGE, real.model.pages[region][same]!);
+  }),
+);
+const change = fc.oneof(write, edit);
 const single = durability.map((how) =>
   step(`checkpoint ${how}`, async (real) => void (await checkpoint(real.checkpointer, real.model, how))),
 );
-const overlapping = fc.array(fc.tuple(durability, write), { minLength: 2, maxLength: 5 }).map((list) =>
+const overlapping = fc.array(fc.tuple(durability, change), { minLength: 2, maxLength: 5 }).map((list) =>
   step(`overlapping checkpoints (${list.map(([how, { what }]) => `${how}, ${what}`).join('; ')})`, async (real) => {
     const inFlight: Promise<Checkpoint>[] = [];
     for (const [how, change] of list) {
@@ -107,21 +134,21 @@ const restore = fc.nat().map((seed) =>
     if (id !== undefined) await real.restore(id);
   }),
 );
-const reopen = fc.constant(
-  step('close and open', async (real) => {
+const reopen = fc.nat(19).map((kind) =>
+  step(`close and open ${kind}`, async (real) => {
     await real.close();
-    await real.open();
+    await real.open(kind);
     if (real.model.ids().length > 0) assert.ok(real.checkpointer.base !== undefined, 'the memory still descends from the store');
   }),
 );
-const renew = fc.nat().map((seed) =>
-  step(`open with fresh memory and restore ${seed}`, async (real) => {
+const renew = fc.tuple(fc.nat(), fc.nat(19)).map(([seed, kind]) =>
+  step(`open ${kind} with fresh memory and restore ${seed}`, async (real) => {
     const id = chosen(real, seed);
     if (id === undefined) return;
     await real.close();
     real.release();
     real.memory = allocate();
-    await real.open();
+    await real.open(kind);
     await real.restore(id);
   }),
 );
@@ -138,7 +165,8 @@ const read = fc.tuple(fc.nat(), name, fc.nat(), fc.nat(6 * PAGE)).map(([seed, re
 
 const steps = fc.array(
   fc.oneof(
-    { weight: 6, arbitrary: write },
+    { weight: 3, arbitrary: write },
+    { weight: 5, arbitrary: edit },
     { weight: 2, arbitrary: zero },
     { weight: 5, arbitrary: single },
     { weight: 2, arbitrary: overlapping },
@@ -154,12 +182,13 @@ describe('model: random commands', function () {
   this.timeout(120_000);
 
   it('do what a plain model does', async () => {
-    const engine = new Engine({ workers: 2, maxStagingBytes: 16 << 20 });
+    const kinds = engines();
+    const sum = { full: 0, delta: 0, unchanged: 0 };
     try {
       await fc.assert(
         fc.asyncProperty(steps, async (list) => {
           const folder = mkdtempSync(join(tmpdir(), 'tidemark-commands-'));
-          const real = new Real(join(folder, 'store'), engine);
+          const real = new Real(join(folder, 'store'), kinds);
           const done: string[] = [];
           try {
             await real.open();
@@ -168,6 +197,7 @@ describe('model: random commands', function () {
               await run(real);
             }
             await real.finish();
+            for (const kind of ['full', 'delta', 'unchanged'] as const) sum[kind] += real.model.stored[kind];
           } catch (error) {
             (error as Error).message += `\nafter ${done.join('\n')}`;
             throw error;
@@ -180,7 +210,8 @@ describe('model: random commands', function () {
         { numRuns: 60, seed: 4711, endOnFailure: true },
       );
     } finally {
-      await engine.close();
+      await Promise.all(kinds.map((engine) => engine.close()));
     }
+    assert.ok(sum.full > 500 && sum.delta > 250 && sum.unchanged > 250, JSON.stringify(sum));
   });
 });

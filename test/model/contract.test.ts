@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type CheckpointOptions, Engine } from '../../lib/index.js';
+import { type CheckpointOptions, Engine, type EngineOptions } from '../../lib/index.js';
 import { assertSound } from '../support/log-files.js';
 import { random } from './model.js';
-import { Machine, World } from './world.js';
+import { Machine, PAGE, World } from './world.js';
+
+const STEPS = 120;
 
 type Command = (world: World) => Promise<void>;
 
@@ -125,7 +127,7 @@ const fork: Command = async (world) => {
   world.heads.set(branch, id);
   const machine = new Machine(branch);
   for (const [name, pages] of world.states.get(id)!.regions) machine.add(name, pages.length);
-  await machine.open(world.store);
+  await machine.open(world.store, world.pick(5) > 0);
   assert.equal(machine.checkpointer.head?.id, id);
   world.machines.push(machine);
   await world.restore(machine, id);
@@ -150,7 +152,7 @@ async function renewed(world: World, machine: Machine): Promise<void> {
   for (const { region } of machine.members.values()) region.close();
   machine.members.clear();
   for (const [name, pages] of world.states.get(head!.id)!.regions) machine.add(name, pages.length);
-  await machine.open(world.store);
+  await machine.open(world.store, world.pick(5) > 0);
   await world.restore(machine, head!.id);
 }
 
@@ -160,9 +162,9 @@ const renew: Command = async (world) => {
 };
 
 const COMMANDS: [weight: number, name: string, command: Command][] = [
-  [8, 'write', write],
-  [5, 'checkpoint', single],
-  [3, 'many', many],
+  [12, 'write', write],
+  [9, 'checkpoint', single],
+  [5, 'many', many],
   [2, 'together', together],
   [3, 'precopy', precopy],
   [3, 'restore', restore],
@@ -184,11 +186,11 @@ function choose(pick: (below: number) => number): [string, Command] {
   throw new Error('not reached');
 }
 
-/** Runs commands against a new world, and compares everything at the end. @returns how many calls failed by a fault point */
-async function run(seed: number, steps: number, faults: string): Promise<number> {
+/** Runs commands against a new world, and compares everything at the end. @returns how many calls failed by a fault point, and pages stored as deltas */
+async function run(seed: number, faults: string, options: EngineOptions = {}): Promise<{ faulted: number; deltas: number }> {
   const folder = mkdtempSync(join(tmpdir(), 'tidemark-world-'));
   process.env.TIDEMARK_FAULTS = faults;
-  const engine = new Engine({ workers: 2, maxStagingBytes: 4 << 20 });
+  const engine = new Engine({ workers: 2, maxStagingBytes: 4 << 20, ...options });
   const world = new World(join(folder, 'store'), engine, random(seed), faults !== '');
   const done: string[] = [];
   try {
@@ -199,7 +201,7 @@ async function run(seed: number, steps: number, faults: string): Promise<number>
       world.machines.push(machine);
     }
     await world.open();
-    for (let k = 0; k < steps; k++) {
+    for (let k = 0; k < STEPS; k++) {
       const [name, command] = choose(world.pick);
       done.push(name);
       await command(world);
@@ -207,7 +209,7 @@ async function run(seed: number, steps: number, faults: string): Promise<number>
     await world.finish();
     await world.close();
     await assertSound(world.path);
-    return world.faulted;
+    return { faulted: world.faulted, deltas: world.deltas };
   } catch (error) {
     (error as Error).message += `\nseed ${seed}, after ${done.join(', ')}`;
     throw error;
@@ -223,11 +225,23 @@ async function run(seed: number, steps: number, faults: string): Promise<number>
 describe('model: branches, labels, attachments, regions that come and go, precopy, aborts', function () {
   this.timeout(120_000);
 
-  for (const seed of [1, 2, 3, 4, 5, 6, 7, 8])
-    it(`does what a plain model does, seed ${seed}`, () => run(seed, 120, '').then(() => {}));
+  for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
+    // With room for all shadows and many deltas, few of either, none.
+    const options: EngineOptions = [{}, { maxDeltas: 1 }, { maxShadowBytes: 16 * PAGE }, { maxShadowBytes: 0 }][seed % 4]!;
+    it(`does what a plain model does, seed ${seed}, ${JSON.stringify(options)}`, async () => {
+      const { deltas } = await run(seed, '', options);
+      assert.equal(deltas > 10, options.maxShadowBytes !== 0, `${deltas} deltas`);
+    });
+  }
 
   it('does what a plain model does when a batch is rejected that was written', () =>
-    run(100, 120, 'log.acknowledge:14').then(() => {}));
+    run(100, 'log.acknowledge:14').then(() => {}));
+
+  it('does what a plain model does when shadows change: pages are stored full, and no call fails', async () => {
+    const { faulted, deltas } = await run(110, 'shadow.corrupt:10:60');
+    assert.equal(faulted, 0);
+    assert.ok(deltas > 10, `${deltas} deltas`);
+  });
 
   for (const [k, faults] of [
     'log.write:9:4',
@@ -236,6 +250,6 @@ describe('model: branches, labels, attachments, regions that come and go, precop
     'log.write:15:3,log.reopen:1:2',
   ].entries())
     it(`does what a plain model does when something fails: ${faults}`, async () => {
-      assert.ok((await run(101 + k, 120, faults)) > 0, 'nothing has failed');
+      assert.ok((await run(101 + k, faults)).faulted > 0, 'nothing has failed');
     });
 });

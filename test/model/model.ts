@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
-import type { Checkpoint, Checkpointer } from '../../lib/index.js';
-import { Region } from '../../lib/index.js';
+import { type Checkpoint, type Checkpointer, Engine, Region } from '../../lib/index.js';
 
 export const PAGE = 4096;
 export const REGIONS = { heap: 256, stack: 64 } as const;
@@ -20,6 +19,8 @@ export function random(seed: number): (below: number) => number {
 export class Model {
   pages: Record<Name, Buffer[]>;
   readonly checkpoints = new Map<number, Record<Name, Buffer[]>>();
+  /** How pages were stored, in all checkpoints. */
+  readonly stored = { full: 0, delta: 0, unchanged: 0 };
 
   constructor() {
     const zero = Buffer.alloc(PAGE);
@@ -95,12 +96,12 @@ export class Writer {
     this.model.write(name, byteOffset, bytes);
   }
 
-  /** Clustered, scattered, whole pages of noise, the same bytes again, zeros. */
+  /** Clustered, scattered, whole pages of noise, the same bytes again, zeros, a few bytes of pages that are changed again and again. */
   some(): void {
     const pick = this.#pick;
     const name = pick(3) === 0 ? 'stack' : 'heap';
     const size = REGIONS[name] * PAGE;
-    const kind = pick(6);
+    const kind = pick(9);
     if (kind === 0) {
       for (let times = pick(12); times > 0; times--) this.write(name, pick(size - 8), this.#noise(1 + pick(8)));
     } else if (kind === 1) {
@@ -114,7 +115,16 @@ export class Writer {
     } else if (kind === 4) {
       const page = pick(REGIONS[name]);
       this.write(name, page * PAGE, this.model.pages[name][page]!);
+    } else if (kind > 5) {
+      for (let times = pick(10); times > 0; times--) this.edit(name, pick(4) === 0 ? pick(REGIONS[name]) : pick(20));
     }
+  }
+
+  /** Changes a few bytes of a page. */
+  edit(name: Name, page: number): void {
+    const bytes = Buffer.from(this.model.pages[name][page]!);
+    for (let times = 1 + this.#pick(4); times > 0; times--) bytes[this.#pick(PAGE)]! ^= 1 + this.#pick(255);
+    this.write(name, page * PAGE, bytes);
   }
 
   #noise(length: number): Uint8Array {
@@ -133,6 +143,21 @@ export function checkpoint(checkpointer: Checkpointer<Name>, model: Model, durab
   return checkpointer.checkpoint({ durability }).then((taken) => {
     model.note(taken.id, state);
     if (durability === 'sync') assert.equal(taken.durable, true);
+    for (const { pages, deltaPages, unchangedPages } of Object.values(taken.regions)) {
+      model.stored.full += pages - deltaPages;
+      model.stored.delta += deltaPages;
+      model.stored.unchanged += unchangedPages;
+    }
     return taken;
   });
+}
+
+/** Engines with no room for shadows, with room for 16 pages, with as much as is wanted; and few deltas on a page, or many. */
+export function engines(options: ConstructorParameters<typeof Engine>[0] = {}): Engine[] {
+  return [
+    new Engine({ workers: 2, maxStagingBytes: 16 << 20, ...options }),
+    new Engine({ workers: 2, maxStagingBytes: 16 << 20, maxShadowBytes: 16 * PAGE, maxDeltas: 32, ...options }),
+    new Engine({ workers: 2, maxStagingBytes: 16 << 20, maxDeltas: 1, ...options }),
+    new Engine({ workers: 2, maxStagingBytes: 16 << 20, maxShadowBytes: 0, ...options }),
+  ];
 }

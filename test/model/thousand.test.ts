@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { type Checkpoint, Checkpointer, CheckpointStore } from '../../lib/index.js';
-import { allocate, checkMemory, checkpoint, Model, NAMES, PAGE, REGIONS, random, Writer } from './model.js';
+import { allocate, checkMemory, checkpoint, engines, Model, NAMES, PAGE, REGIONS, random, Writer } from './model.js';
 
 const CHECKPOINTS = 1000;
 const CHILDREN = 4;
@@ -21,10 +21,12 @@ describe('model: 1,000 checkpoints', function () {
 
   after(() => rmSync(folder, { recursive: true, force: true }));
 
-  it('are taken, overlapping, with restores in place and forks between them', async () => {
+  it('are taken, overlapping, with restores in place and forks between them, with deltas and without', async () => {
+    const kinds = engines();
     const memory = allocate();
     const writer = new Writer(memory, model, pick);
-    let checkpointer = await Checkpointer.open(path, { regions: memory });
+    let checkpointer = await Checkpointer.open(path, { regions: memory, engine: kinds[0]! });
+    let opened = 1;
     let inFlight: Promise<Checkpoint>[] = [];
     let restores = 0;
     const settle = async () => {
@@ -47,19 +49,24 @@ describe('model: 1,000 checkpoints', function () {
         checkMemory(memory, model.pages, `restored ${id} in place`);
         restores++;
       }
-      if (pick(150) === 0) {
+      if (pick(100) === 0) {
         await settle();
         await checkpointer.close();
-        checkpointer = await Checkpointer.open(path, { regions: memory });
+        const engine = kinds[opened++ % kinds.length]!;
+        checkpointer = await Checkpointer.open(path, { regions: memory, engine, deltas: pick(4) > 0 });
         assert.ok(checkpointer.base !== undefined);
       }
     }
     await settle();
     assert.equal(model.checkpoints.size, CHECKPOINTS);
     assert.ok(restores > 20);
+    assert.ok(opened > kinds.length);
+    const { full, delta, unchanged } = model.stored;
+    assert.ok(full > 1000 && delta > 1000 && unchanged > 100, JSON.stringify(model.stored));
     checkMemory(memory, model.pages, 'the live memory');
     await checkpointer.close();
     for (const name of NAMES) memory[name].close();
+    await Promise.all(kinds.map((engine) => engine.close()));
   });
 
   it('read as they were, compared late', async () => {

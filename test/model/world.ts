@@ -38,9 +38,9 @@ export class Machine {
     this.members.set(name, { region, pages: new Array<Buffer>(pageCount).fill(ZERO), touched: undefined });
   }
 
-  async open(store: CheckpointStore): Promise<void> {
+  async open(store: CheckpointStore, deltas: boolean): Promise<void> {
     const regions = Object.fromEntries([...this.members].map(([name, { region }]) => [name, region]));
-    this.checkpointer = await Checkpointer.open<string>(store, { regions, branch: this.branch });
+    this.checkpointer = await Checkpointer.open<string>(store, { regions, branch: this.branch, deltas });
   }
 
   write(pick: (below: number) => number): void {
@@ -48,11 +48,15 @@ export class Machine {
     const member = members[pick(members.length)]!;
     const bytes = new Uint8Array(member.region.buffer);
     const pages = [...member.pages];
-    for (let times = 1 + pick(4); times > 0; times--) {
-      const page = pick(pages.length);
+    for (let times = 4 + pick(12); times > 0; times--) {
+      // Some pages are written again and again.
+      const page = pick(pick(3) === 0 ? pages.length : Math.min(pages.length, 8));
       const content = Buffer.from(pages[page]!);
-      if (pick(4) === 0) content.fill(pick(3) === 0 ? pick(256) : 0);
-      else content.writeUInt32LE(pick(2 ** 31), pick(PAGE - 4));
+      const kind = pick(12);
+      if (kind < 3) content.fill(kind === 0 ? pick(256) : 0);
+      else if (kind === 3) for (let at = 0; at < PAGE; at += 4) content.writeUInt32LE(pick(2 ** 31), at);
+      // Kind 4: what it held.
+      else if (kind > 4) content.writeUInt32LE(pick(2 ** 31), pick(PAGE - 4));
       bytes.set(content, page * PAGE);
       pages[page] = content;
       member.touched?.add(page);
@@ -92,6 +96,8 @@ export class World {
   store!: CheckpointStore;
   /** How often a fault point made a call fail. */
   faulted = 0;
+  /** Pages that were stored as deltas. */
+  deltas = 0;
   #names = 0;
 
   constructor(path: string, engine: Engine, pick: (below: number) => number, faults: boolean) {
@@ -101,9 +107,17 @@ export class World {
     this.#faults = faults;
   }
 
+  /** Now and then a machine goes without deltas. */
   async open(): Promise<void> {
-    this.store = await CheckpointStore.open(this.path, { createIfMissing: true, engine: this.engine });
-    for (const machine of this.machines) await machine.open(this.store);
+    const open = (tries: number): Promise<CheckpointStore> =>
+      CheckpointStore.open(this.path, { createIfMissing: true, engine: this.engine }).catch((error) => {
+        // What was left in the log is removed, and that may be what fails, as often as a fault point says.
+        this.expectFailure(error);
+        if (tries === 1) throw error;
+        return open(tries - 1);
+      });
+    this.store = await open(5);
+    for (const machine of this.machines) await machine.open(this.store, this.pick(5) > 0);
   }
 
   async close(): Promise<void> {
@@ -151,6 +165,7 @@ export class World {
     machine.base = outcome.id;
     for (const [name, region] of Object.entries(outcome.regions)) {
       const stored = region.pages + region.zeroPages;
+      this.deltas += region.deltaPages;
       const most = touched.get(name)?.size;
       if (most !== undefined)
         assert.ok(stored <= most, `checkpoint ${outcome.id} stored ${stored} pages of ${name}, ${most} were touched`);

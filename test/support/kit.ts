@@ -37,6 +37,16 @@ export function stamp(memory: Region | Uint8Array, pages: Iterable<number> | num
   }
 }
 
+/** Changes a few bytes of pages, others for every `value`. */
+export function edit(memory: Region | Uint8Array, pages: Iterable<number> | number, value: number): void {
+  const bytes = bytesOf(memory);
+  for (const page of typeof pages === 'number' ? [pages] : pages) {
+    const words = new Uint32Array(bytes.buffer, bytes.byteOffset + page * PAGE, PAGE / 4);
+    words[100 + (value % 7)] = value + 1;
+    words[1023] = value;
+  }
+}
+
 /** Bytes that do not compress, another sequence for each `value`. */
 export function noise(byteLength: number, value: number): Uint8Array {
   const pages = Math.ceil(byteLength / PAGE);

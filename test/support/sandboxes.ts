@@ -31,17 +31,17 @@ export function step(words: Uint32Array, sandbox: number, number: number): void 
 const branchOf = (sandbox: number): string => `sandbox-${sandbox}`;
 
 export interface Usage {
-  /** RssAnon beyond the regions, all of which are populated. */
+  /** RssAnon beyond the regions, all of which are populated, and the shadows. */
   beyondMiB: number;
   threads: number;
   descriptors: number;
 }
 
 /** @param regions how many of them there are */
-export function usage(regions: number): Usage {
+export function usage(regions: number, shadowBytes = 0): Usage {
   const kib = Number(/RssAnon:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'latin1'))![1]);
   return {
-    beyondMiB: (kib * 1024 - regions * SANDBOX_BYTES) / MIB,
+    beyondMiB: (kib * 1024 - regions * SANDBOX_BYTES - shadowBytes) / MIB,
     threads: readdirSync('/proc/self/task').length,
     descriptors: readdirSync('/proc/self/fd').length,
   };
@@ -110,7 +110,7 @@ export async function run(path: string, count: number, seconds: number, stagingM
     });
   while (performance.now() < until || running.acknowledged.includes(-1)) {
     await sleep(50);
-    const now = usage(count);
+    const now = usage(count, engine.stats().shadowUsedBytes);
     for (const key of ['beyondMiB', 'threads', 'descriptors'] as const) running.most[key] = Math.max(running.most[key], now[key]);
     if (failed !== undefined) throw failed;
   }

@@ -1,0 +1,140 @@
+import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES, SEGMENT_STRIDE } from '../kernel/addon.js';
+import { broken, damaged, foundIn } from './damage.js';
+import { EXTENT_ROOM, ExtentReader, FRAME_PAGES } from './extent.js';
+import type { Log } from './log.js';
+import { type RegionTable, type Stored, Version } from './page-table.js';
+import { Kind } from './record.js';
+import { toRuns } from './runs.js';
+
+/** Versions of one extent that are needed: ascending slots, and the place of the page that each is a part of. */
+export interface Part {
+  record: number;
+  kind: Stored;
+  slots: Uint8Array;
+  places: Uint32Array;
+}
+
+export interface PageVersion {
+  kind: Stored;
+  record: number;
+  slot: number;
+}
+
+/** Collects versions by extent. */
+export class Parts {
+  readonly #extents = new Map<number, { kind: Stored; members: { slot: number; place: number }[] }>();
+
+  add({ kind, record, slot }: PageVersion, place: number): void {
+    const extent = this.#extents.get(record);
+    if (extent === undefined) this.#extents.set(record, { kind, members: [{ slot, place }] });
+    else extent.members.push({ slot, place });
+  }
+
+  /** Everything that makes a page. */
+  addPage(region: RegionTable, page: number, place: number): void {
+    region.versions(page, (kind, record, slot) => this.add({ kind, record, slot }, place));
+  }
+
+  /** In the order of the records. @throws `TIDEMARK_DAMAGED` */
+  list(): Part[] {
+    const parts = [...this.#extents].map(([record, { kind, members }]) => {
+      checkExtentUse(record, members.length);
+      members.sort((a, b) => a.slot - b.slot);
+      const slots = Uint8Array.from(members, ({ slot }) => slot);
+      return { record, kind, slots, places: Uint32Array.from(members, ({ place }) => place) };
+    });
+    return parts.sort((a, b) => a.record - b.record);
+  }
+}
+
+/** No two pages are in one slot: whatever is made for the pages of an extent has room for so many. @throws `TIDEMARK_DAMAGED` */
+export function checkExtentUse(record: number, slots: number): void {
+  if (slots > SEGMENT_PAGES) throw damaged(`extent ${record} is said to hold ${slots} pages, of ${SEGMENT_PAGES} at most`);
+}
+
+/**
+ * The deltas that turn what one checkpoint holds of a page into what another holds: those between the two versions, or between each and one that both
+ * build on. Undefined where they have no version in common.
+ */
+export function deltasBetween(has: RegionTable, wanted: RegionTable, page: number): PageVersion[] | undefined {
+  const [theirs, ours] = [versionsOf(has, page), versionsOf(wanted, page)];
+  for (const [k, version] of theirs.entries()) {
+    const same = ours.findIndex(({ record, slot }) => record === version.record && slot === version.slot);
+    if (same >= 0) return [...theirs.slice(0, k), ...ours.slice(0, same)];
+  }
+  return undefined;
+}
+
+function versionsOf(region: RegionTable, page: number): PageVersion[] {
+  const versions: PageVersion[] = [];
+  if (region.isStored(page)) region.versions(page, (kind, record, slot) => versions.push({ kind, record, slot }));
+  return versions;
+}
+
+/** What the slots of a part hold, packed. @throws `TIDEMARK_DAMAGED` */
+export function collectPart(
+  reader: ExtentReader,
+  { record, kind, slots }: Pick<Part, 'record' | 'kind' | 'slots'>,
+  target: Uint8Array,
+): void {
+  if (reader.kind !== kind - Version.full) throw broken(`extent ${record} does not hold what the page tables say`);
+  reader.collect(slots, target);
+}
+
+/** Pages of a region as of a checkpoint, in segments as staging has them; those that were never stored are zero. All of them are compared with their CRC32C. */
+export async function readPages(log: Log, region: RegionTable, pages: Uint32Array): Promise<PageReader> {
+  const segments = Int32Array.from({ length: Math.ceil(pages.length / SEGMENT_PAGES) }, (_, k) => k);
+  const memory = new Uint8Array(placeOffset(pages.length - 1) + PAGE_SIZE);
+  const parts = new Parts();
+  for (const [place, page] of pages.entries()) if (region.isStored(page)) parts.addPage(region, page, place);
+  const list = parts.list();
+  const scratch = new Uint8Array(list.reduce((most, { slots }) => Math.max(most, slots.length), 0) * PAGE_SIZE);
+  // For a few pages memory for all frames costs more than a frame that is decompressed twice.
+  const room = pages.length > FRAME_PAGES ? new Uint8Array(EXTENT_ROOM) : undefined;
+  for (const part of list) {
+    try {
+      collectPart(new ExtentReader(await log.payload(part.record, Kind.extent), part.record, room), part, scratch);
+    } catch (error) {
+      throw foundIn(
+        pageList(
+          region.name,
+          part.places.map((place) => pages[place]!),
+        ),
+        error,
+      );
+    }
+    addon().assemblePages(scratch.subarray(0, part.slots.length * PAGE_SIZE), true, part.places, memory, segments);
+  }
+  const page = (place: number): Uint8Array => {
+    const at = placeOffset(place);
+    return memory.subarray(at, at + PAGE_SIZE);
+  };
+  const wrong = pages.filter((number, place) => region.isStored(number) && addon().crc32c(page(place)) !== region.crc[number]);
+  if (wrong.length > 0) throw notWhatWasStored(region.name, wrong);
+  return page;
+}
+
+/** Where a place is in segments that lie one behind the other. */
+function placeOffset(place: number): number {
+  return Math.floor(place / SEGMENT_PAGES) * SEGMENT_STRIDE + SEGMENT_HEADROOM + (place % SEGMENT_PAGES) * PAGE_SIZE;
+}
+
+/** The page in a place; valid as long as the memory it was read into. */
+export type PageReader = (place: number) => Uint8Array;
+
+/** What was put together is not what was captured. */
+export function notWhatWasStored(region: string, pages: Uint32Array): Error {
+  return damaged(`${pageList(region, pages)}: not what was stored`);
+}
+
+const MOST_RUNS = 16;
+
+/** Pages of a region, for an error. */
+export function pageList(region: string, pages: Uint32Array): string {
+  const runs = toRuns(pages.slice().sort());
+  const names: string[] = [];
+  for (let k = 0; k < runs.length && k < MOST_RUNS * 2; k += 2)
+    names.push(runs[k + 1] === 1 ? `${runs[k]}` : `${runs[k]}-${runs[k]! + runs[k + 1]! - 1}`);
+  if (runs.length > MOST_RUNS * 2) names.push('...');
+  return `region ${region}, pages ${names.join(', ')}`;
+}

@@ -1,0 +1,95 @@
+import { checkExtentUse, deltasBetween } from '../chain/assembly.js';
+import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
+import { toRuns } from '../chain/runs.js';
+import type { RestoreRequest } from '../engine/protocol.js';
+import { TidemarkError } from '../errors.js';
+import { PAGE_SIZE } from '../kernel/addon.js';
+
+/** Pages of one extent that are stored full: slots ascending. */
+export interface ExtentUse {
+  record: number;
+  slots: Uint8Array;
+  pages: Uint32Array;
+}
+
+/** What has to change in one region. */
+export interface RegionPlan {
+  request: RestoreRequest['regions'][number];
+  wanted: RegionTable;
+  has: RegionTable | undefined;
+  /** Pages that are one full version, by its record. */
+  plain: Map<number, ExtentUse>;
+  /** Pages that are made of several versions, or of what is in memory, ascending. */
+  assembled: Uint32Array;
+  /** 1 for those of them that are made of what is in memory: `deltasBetween` what it has and what is wanted. */
+  fromMemory: Uint8Array;
+  /** Pages that must be zero, runs. */
+  zeros: Uint32Array;
+  fills: number;
+}
+
+/** @param base the page tables of the checkpoint that the memory descends from, when it does */
+export function planRegion(
+  request: RestoreRequest['regions'][number],
+  target: PageTable,
+  base: PageTable | undefined,
+): RegionPlan {
+  const wanted = target.regions.get(request.name);
+  if (wanted === undefined) throw new TidemarkError('TIDEMARK_REGION_MISMATCH', `the checkpoint has no region ${request.name}`);
+  const has = request.known ? base?.regions.get(request.name) : undefined;
+  const pageCount = request.byteLength / PAGE_SIZE;
+  const written = new Uint8Array(pageCount);
+  for (let k = 0; k < request.changed.length; k += 2)
+    written.fill(1, request.changed[k], request.changed[k]! + request.changed[k + 1]!);
+  const plain: number[] = [];
+  const assembled: number[] = [];
+  const zeros: number[] = [];
+  const fromMemory: number[] = [];
+  for (let page = 0; page < pageCount; page++) {
+    // Of a page that was written nobody knows what it holds: it is never what deltas are put on.
+    const isWritten = written[page] === 1;
+    if (!isWritten && wanted.sameVersion(has, page)) continue;
+    if (!wanted.isStored(page)) {
+      zeros.push(page);
+      continue;
+    }
+    const ofMemory = !isWritten && has !== undefined && deltasBetween(has, wanted, page) !== undefined;
+    if (ofMemory || wanted.kind(page) === Version.delta) {
+      assembled.push(page);
+      fromMemory.push(ofMemory ? 1 : 0);
+    } else {
+      plain.push(page);
+    }
+  }
+  return {
+    request,
+    wanted,
+    has,
+    plain: groupByExtent(wanted, plain),
+    assembled: Uint32Array.from(assembled),
+    fromMemory: Uint8Array.from(fromMemory),
+    zeros: toRuns(Uint32Array.from(zeros)),
+    fills: plain.length + assembled.length,
+  };
+}
+
+/** In the order of the records. */
+function groupByExtent(region: RegionTable, pages: number[]): Map<number, ExtentUse> {
+  const groups = new Map<number, number[]>();
+  for (const page of pages) {
+    const record = region.record(page);
+    const group = groups.get(record);
+    if (group === undefined) groups.set(record, [page]);
+    else group.push(page);
+  }
+  const uses = [...groups].map(([record, members]) => {
+    checkExtentUse(record, members.length);
+    members.sort((a, b) => region.slot[a]! - region.slot[b]!);
+    return {
+      record,
+      slots: Uint8Array.from(members, (page) => region.slot[page]!),
+      pages: Uint32Array.from(members),
+    };
+  });
+  return new Map(uses.sort((a, b) => a.record - b.record).map((use) => [use.record, use]));
+}

@@ -1,0 +1,127 @@
+import { SEGMENT_PAGES, SEGMENT_STRIDE } from '../../lib/kernel/addon.js';
+import { Records } from './data.js';
+import type { Epoch, Workload } from './epochs.js';
+import { type Chain, OfflineDecoder, OfflineEncoder, type Parameters, versionsAt } from './offline.js';
+import { type Spread, spread } from './spread.js';
+
+/** What is tried; 255 pages is the most that the directory of an extent can say. */
+const TRIED: { [K in keyof Parameters]: number[] } = {
+  maxDeltas: [2, 4, 8, 16, 32],
+  framePages: [16, 32, 64, 128, 255],
+  level: [3, 1, -1, -3, -7, -20],
+  maxWords: [32, 64, 128, 192, 256, 384, 512],
+};
+const NAMES = { maxDeltas: 'deltas on a page', framePages: 'pages in a frame', level: 'zstd level', maxWords: 'changed words' };
+const READS = 300;
+
+interface Variant {
+  name: string;
+  parameters: Parameters;
+  encode: number[];
+  restore: number[];
+  page: number[];
+  worstPage: number[];
+  chain: Chain | undefined;
+}
+
+/** One table: each parameter on its own, the others as chosen. */
+export function sweep({ name, what, epochs }: Workload, chosen: Parameters, rounds: number): void {
+  const variants = variantsOf(chosen);
+  const pages = epochs.slice(1).reduce((sum, epoch) => sum + epoch.pages.length, 0);
+  const base = encode(epochs.slice(0, 1), chosen);
+  // In turn, so that whatever else the machine does meets all of them; the first round warms up.
+  for (let round = 0; round <= rounds; round++) {
+    for (const variant of variants) measure(variant, epochs, base, round > 0);
+  }
+  const off = variants[0]!;
+  console.log(`## ${name}: ${what} (${pages} pages)\n`);
+  console.log('| | stored | of full | encode ms | of full | full restore ms | of full | one page us | 95 % below | deltas |');
+  console.log('|---|---|---|---|---|---|---|---|---|---|');
+  for (const variant of variants) console.log(line(variant, off));
+  console.log('');
+}
+
+function variantsOf(chosen: Parameters): Variant[] {
+  const variant = (name: string, parameters: Parameters): Variant => ({
+    name,
+    parameters,
+    encode: [],
+    restore: [],
+    page: [],
+    worstPage: [],
+    chain: undefined,
+  });
+  const all = [variant('no deltas', { ...chosen, maxDeltas: 0 }), variant('as chosen', chosen)];
+  for (const key of Object.keys(TRIED) as (keyof Parameters)[]) {
+    for (const value of TRIED[key]) all.push(variant(`${NAMES[key]}: ${value}`, { ...chosen, [key]: value }));
+  }
+  return all;
+}
+
+function encode(epochs: readonly Epoch[], parameters: Parameters, base?: Chain): Chain {
+  const pages = new Set<number>();
+  for (const epoch of epochs) for (const page of epoch.pages) pages.add(page);
+  const encoder = new OfflineEncoder(parameters, pages.size);
+  encoder.begin(epochs[0]!, base);
+  for (const epoch of epochs.slice(1)) encoder.next(epoch);
+  return encoder.finish();
+}
+
+function measure(variant: Variant, epochs: readonly Epoch[], base: Chain, counts: boolean): void {
+  const chain = encode(epochs, variant.parameters, base);
+  const decoder = new OfflineDecoder(chain);
+  const memory = new Uint8Array(Math.ceil(chain.versions.size / SEGMENT_PAGES) * SEGMENT_STRIDE);
+  const restore = decoder.all(dearest(chain, epochs.length), memory);
+  const reads = readSome(decoder, epochs);
+  if (!counts) return;
+  variant.encode.push(chain.encodeMs);
+  variant.restore.push(restore);
+  variant.page.push(reads.reduce((a, b) => a + b) / reads.length);
+  variant.worstPage.push(reads[Math.floor(reads.length * 0.95)]!);
+  variant.chain = { ...chain, payloads: [], versions: new Map() };
+}
+
+/** The checkpoint that needs the most versions. */
+function dearest(chain: Chain, epochs: number): number {
+  let [found, most] = [0, -1];
+  for (let epoch = 1; epoch < epochs; epoch++) {
+    let needed = 0;
+    for (const [page, versions] of chain.versions) if (versions.length > 1) needed += versionsAt(chain, page, epoch).length;
+    if (needed > most) [found, most] = [epoch, needed];
+  }
+  return found;
+}
+
+/** Pages at random, of those that an epoch at random has written: ascending times. */
+function readSome(decoder: OfflineDecoder, epochs: readonly Epoch[]): number[] {
+  const choice = new Records();
+  const random = (below: number): number => (choice.random() >>> 8) % below;
+  const times: number[] = [];
+  while (times.length < READS) {
+    const epoch = 1 + random(epochs.length - 1);
+    const { pages } = epochs[epoch]!;
+    if (pages.length > 0) times.push(decoder.one(pages[random(pages.length)]!, epoch));
+  }
+  return times.sort((a, b) => a - b);
+}
+
+function line(variant: Variant, off: Variant): string {
+  const { name, chain } = variant;
+  const median = (samples: number[]): number => spread(samples).median;
+  const between = (s: Spread, digits: number): string =>
+    `${s.median.toFixed(digits)} (${s.min.toFixed(digits)}-${s.max.toFixed(digits)})`;
+  const us = (samples: number[]): Spread => spread(samples.map((sample) => sample * 1000));
+  const cells = [
+    name,
+    `${(chain!.storedBytes / 1e3).toFixed(0)} KB`,
+    `1/${(off.chain!.storedBytes / chain!.storedBytes).toFixed(1)}`,
+    between(spread(variant.encode), 1),
+    `1/${(median(off.encode) / median(variant.encode)).toFixed(2)}`,
+    between(spread(variant.restore), 0),
+    (median(variant.restore) / median(off.restore)).toFixed(2),
+    between(us(variant.page), 0),
+    us(variant.worstPage).median.toFixed(0),
+    `${((100 * chain!.deltaPages) / chain!.pages).toFixed(0)} %`,
+  ];
+  return `| ${cells.join(' | ')} |`;
+}
