@@ -9,7 +9,7 @@ export interface EngineOptions {
   maxStagingBytes?: number;
   /**
    * Memory for copies of captured pages, in bytes: a page that has one is stored as what changed in it. 0: none. Default: an eighth of the memory the process may
-   * use, 16 MiB to 4 GiB; taken only as pages are captured.
+   * use, 16 MiB to 4 GiB; taken only as pages are captured. An eighth of it is for the lists of what deltas build on.
    */
   maxShadowBytes?: number;
   /** A page is stored full at the latest after so many deltas: what reading one may cost. 1 to 64. Default: 32. */
