@@ -25,7 +25,9 @@ const rounds = Number(values.rounds);
 const wants = (what: string): boolean => values.only.split(',').includes(what);
 
 console.log(`${cpus()[0]!.model}, ${availableParallelism()} cores, Linux ${capabilities().kernel}, Node ${process.version}`);
-console.log(`${rounds} rounds, in turn; medians, and in brackets what they lie between\n`);
+console.log(
+  `${rounds} rounds, in turn: the least of them (and their median) in the tables of parameters, then medians (and what they lie between)\n`,
+);
 
 const chosen: Parameters = {
   maxDeltas: new Engine().maxDeltas,

@@ -82,16 +82,17 @@ export class OfflineEncoder {
     this.#table = addon().shadowOpen(this.#shadows);
   }
 
-  /** Everything stored full: it does not depend on what is varied, so another encoder's is taken over where there is one. */
-  begin(first: Epoch, known?: Chain): void {
+  /** Everything stored full: it does not depend on what is varied, so another encoder's is taken over where there is one, and only the pages that will be written get shadows. */
+  begin(first: Epoch, known?: { chain: Chain; written: Epoch }): void {
     if (known === undefined) {
       this.#encodeEpoch(first, ShadowMode.whole);
     } else {
-      this.#chain.payloads = known.payloads.slice();
-      for (const [page, versions] of known.versions) this.#chain.versions.set(page, [versions[0]!]);
-      const crcs = new Uint32Array(first.pages.length);
-      addon().crc32cPages(first.bytes, crcs);
-      addon().shadowPut(this.#shadows, this.#table, first.pages, first.bytes, crcs, new Uint8Array(first.pages.length));
+      this.#chain.payloads = known.chain.payloads.slice();
+      for (const [page, [first]] of known.chain.versions) this.#chain.versions.set(page, [first!]);
+      const { pages, bytes } = known.written;
+      const crcs = new Uint32Array(pages.length);
+      addon().crc32cPages(bytes, crcs);
+      addon().shadowPut(this.#shadows, this.#table, pages, bytes, crcs, new Uint8Array(pages.length));
     }
     Object.assign(this.#chain, { encodeMs: 0, storedBytes: 0, pages: 0, deltaPages: 0 });
   }
