@@ -55,3 +55,24 @@ export function union(a: Runs, b: Runs): Runs {
   }
   return Uint32Array.from(merged);
 }
+
+/** `0-15, 20`: for people. */
+export function pageRanges(runs: ArrayLike<number>): string {
+  const ranges: string[] = [];
+  for (let k = 0; k + 1 < runs.length; k += 2) {
+    const [first, pages] = [runs[k]!, runs[k + 1]!];
+    ranges.push(pages === 1 ? `${first}` : `${first}-${first + pages - 1}`);
+  }
+  return ranges.join(', ');
+}
+
+/** Lists of numbers, one behind the other. */
+export function concat(parts: readonly Uint32Array[]): Uint32Array {
+  const joined = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
+}

@@ -1,4 +1,4 @@
-import { countPages, type Runs } from '../chain/runs.js';
+import { concat, countPages, type Runs } from '../chain/runs.js';
 import type { Engine } from '../engine/engine.js';
 import type { CapturedAttachment, CapturedRegion, ShadowJob, Slice, Ticket } from '../engine/protocol.js';
 import { type RegionShadow, ShadowMode, type SliceShadow } from '../engine/shadows.js';
@@ -177,8 +177,9 @@ export class SliceCopy {
   }
 
   #send(ordinal: number, segment: number, pages: Uint32Array, zeros: Uint32Array): void {
-    const shadow = this.#shadows?.job(pages, zeros) ?? null;
-    if (pages.length === 0 && shadow === null) return;
+    if (pages.length === 0 && this.#shadows === undefined) return;
+    // Copies: a view in a message takes all of its buffer along, here the numbers of all segments of this call.
+    const shadow = this.#shadows?.job(pages.slice(), zeros.slice()) ?? null;
     encode(this.#engine, this.#job, ordinal, segment, pages.length, shadow);
     this.#shadows?.noteSent();
   }
@@ -235,14 +236,4 @@ function stage(engine: Engine, { name, slot, bytes, sha256, unchanged }: Attachm
     at += part.length;
   }
   return { ...captured, segments: Uint32Array.from(counts) };
-}
-
-function concat(parts: Uint32Array[]): Uint32Array {
-  const joined = new Uint32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
 }

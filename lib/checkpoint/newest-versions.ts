@@ -1,4 +1,5 @@
 import { ExtentKind } from '../chain/extent-kind.js';
+import { concat } from '../chain/runs.js';
 import type { StoredExtent } from '../chain/stored-extents.js';
 import { PageKind, type Slice } from '../engine/protocol.js';
 import type { PendingSegment } from './session.js';
@@ -52,7 +53,7 @@ export function newestVersions(slices: readonly Slice[], segments: readonly Pend
   }
   newest.extents.sort(byRecord);
   newest.deltas.sort(byRecord);
-  newest.zeros = zeros.length === 1 ? zeros[0]! : joined(zeros).sort();
+  newest.zeros = zeros.length === 1 ? zeros[0]! : concat(zeros).sort();
   return newest;
 }
 
@@ -91,14 +92,4 @@ function indices(values: Uint8Array | Uint32Array, wanted: (value: number, k: nu
 
 function at(values: Uint32Array, where: Uint32Array): Uint32Array {
   return where.length === values.length ? values : where.map((k) => values[k]!);
-}
-
-function joined(parts: Uint32Array[]): Uint32Array {
-  const all = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let end = 0;
-  for (const part of parts) {
-    all.set(part, end);
-    end += part.length;
-  }
-  return all;
 }

@@ -48,16 +48,6 @@ export function quoted(value: unknown, indent?: number): string {
   });
 }
 
-/** `0-15, 20` for runs of pages: first, count, first, count, ... */
-export function pageRanges(runs: readonly number[]): string {
-  const ranges: string[] = [];
-  for (let k = 0; k + 1 < runs.length; k += 2) {
-    const [first, pages] = [runs[k]!, runs[k + 1]!];
-    ranges.push(pages === 1 ? `${first}` : `${first}-${first + pages - 1}`);
-  }
-  return ranges.join(', ');
-}
-
 export interface Column {
   right?: boolean;
   style?: Style;

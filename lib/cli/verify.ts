@@ -1,6 +1,7 @@
+import { pageRanges } from '../chain/runs.js';
 import type { VerifyProblem, VerifyReport } from '../engine/protocol.js';
 import { Exit } from './exit.js';
-import { bytes, pageRanges, paint, plural } from './format.js';
+import { bytes, paint, plural } from './format.js';
 import { Progress } from './progress.js';
 import { print, printJson } from './stdout.js';
 import { type Invocation, interruptible, JSON_OPTION, type Verb } from './verb.js';
