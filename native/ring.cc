@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
 
 #include "errors.h"
+#include "registry.h"
 
 namespace tidemark {
 
@@ -12,55 +12,33 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kSlice = std::chrono::milliseconds(50);
 
-struct Registry {
-  std::mutex mutex;
-  uint32_t nextId = 1;
-  std::map<uint32_t, std::shared_ptr<Ring>> rings;
-};
-
-Registry& registry() {
-  static Registry& instance = *new Registry();
+Registry<Ring>& rings() {
+  static Registry<Ring>& instance = *new Registry<Ring>();
   return instance;
 }
 }  // namespace
 
 uint32_t Ring::create(uint32_t segments) {
-  const std::lock_guard<std::mutex> guard(registry().mutex);
-  const uint32_t id = registry().nextId++;
-  registry().rings.emplace(id, std::make_shared<Ring>(id, segments));
-  return id;
+  return rings().add([segments](uint32_t id) { return std::make_shared<Ring>(id, segments); });
 }
 
 std::shared_ptr<Ring> Ring::find(uint32_t id, bool closedIsFine) {
-  const std::lock_guard<std::mutex> guard(registry().mutex);
-  const auto found = registry().rings.find(id);
-  if (found != registry().rings.end()) return found->second;
-  if (closedIsFine && id > 0 && id < registry().nextId) return nullptr;
-  throw closedError("ring", id);
+  std::shared_ptr<Ring> ring = rings().find(id);
+  if (ring == nullptr && !(closedIsFine && rings().known(id))) throw closedError("ring", id);
+  return ring;
 }
 
 void Ring::close(uint32_t id) {
-  std::shared_ptr<Ring> ring;
-  {
-    const std::lock_guard<std::mutex> guard(registry().mutex);
-    const auto found = registry().rings.find(id);
-    if (found == registry().rings.end()) return;
-    ring = found->second;
-    registry().rings.erase(found);
-  }
+  const std::shared_ptr<Ring> ring = rings().remove(id);
+  if (ring == nullptr) return;
   const std::lock_guard<std::mutex> guard(ring->mutex_);
   ring->closed_ = true;
   ring->released_.notify_all();
 }
 
 void Ring::kill(uint32_t id) {
-  std::shared_ptr<Ring> ring;
-  {
-    const std::lock_guard<std::mutex> guard(registry().mutex);
-    const auto found = registry().rings.find(id);
-    if (found == registry().rings.end()) return;
-    ring = found->second;
-  }
+  const std::shared_ptr<Ring> ring = rings().find(id);
+  if (ring == nullptr) return;
   const std::lock_guard<std::mutex> guard(ring->mutex_);
   ring->dead_ = true;
   ring->released_.notify_all();

@@ -8,6 +8,7 @@
 
 #include "crc32c.h"
 #include "errors.h"
+#include "registry.h"
 
 namespace tidemark {
 
@@ -18,14 +19,8 @@ constexpr uint32_t kSweep = 64;
 constexpr uint8_t kHottest = 3;
 constexpr size_t kBlock = 512;
 
-struct Registry {
-  std::mutex mutex;
-  uint32_t nextId = 1;
-  std::map<uint32_t, std::shared_ptr<Shadows>> all;
-};
-
-Registry& registry() {
-  static Registry& instance = *new Registry();
+Registry<Shadows>& registry() {
+  static Registry<Shadows>& instance = *new Registry<Shadows>();
   return instance;
 }
 
@@ -51,39 +46,30 @@ uint32_t difference(const uint8_t* page, const uint8_t* shadow, uint8_t* delta, 
 }  // namespace
 
 uint32_t Shadows::create(uint64_t byteLength) {
-  auto shadows = std::make_shared<Shadows>(byteLength);
-  const std::lock_guard<std::mutex> guard(registry().mutex);
-  const uint32_t id = registry().nextId++;
-  registry().all.emplace(id, std::move(shadows));
-  return id;
+  return registry().add([byteLength](uint32_t) { return std::make_shared<Shadows>(byteLength); });
 }
 
 std::shared_ptr<Shadows> Shadows::find(uint32_t id, bool closedIsFine) {
-  const std::lock_guard<std::mutex> guard(registry().mutex);
-  const auto found = registry().all.find(id);
-  if (found != registry().all.end()) return found->second;
-  if (closedIsFine) return nullptr;
-  throw closedError("shadows", id);
+  std::shared_ptr<Shadows> shadows = registry().find(id);
+  if (shadows == nullptr && !closedIsFine) throw closedError("shadows", id);
+  return shadows;
 }
 
 void Shadows::close(uint32_t id) {
-  kill(id);
-  const std::lock_guard<std::mutex> guard(registry().mutex);
   // The mapping goes with the last job that has it.
-  registry().all.erase(id);
+  const std::shared_ptr<Shadows> shadows = registry().remove(id);
+  if (shadows != nullptr) shadows->wake();
 }
 
 void Shadows::kill(uint32_t id) {
-  std::shared_ptr<Shadows> shadows;
-  {
-    const std::lock_guard<std::mutex> guard(registry().mutex);
-    const auto found = registry().all.find(id);
-    if (found == registry().all.end()) return;
-    shadows = found->second;
-  }
-  const std::lock_guard<std::mutex> guard(shadows->mutex_);
-  shadows->dead_ = true;
-  shadows->ended_.notify_all();
+  const std::shared_ptr<Shadows> shadows = registry().find(id);
+  if (shadows != nullptr) shadows->wake();
+}
+
+void Shadows::wake() {
+  const std::lock_guard<std::mutex> guard(mutex_);
+  dead_ = true;
+  ended_.notify_all();
 }
 
 Shadows::Shadows(uint64_t byteLength) : limit_(static_cast<uint32_t>(std::min<uint64_t>(byteLength / kPageSize, kNone - 1))) {
@@ -213,7 +199,7 @@ void Shadows::end(const Job& job) {
   ended_.notify_all();
 }
 
-Shadows::Counts Shadows::encode(const Job& job, const std::vector<uint32_t>& forgotten, const Pages& pages) {
+void Shadows::encode(const Job& job, const std::vector<uint32_t>& forgotten, const Pages& pages) {
   const size_t count = pages.numbers.size();
   std::vector<Claim> claims(count, Claim{kNone, false, 0, 0});
   {
@@ -245,7 +231,8 @@ Shadows::Counts Shadows::encode(const Job& job, const std::vector<uint32_t>& for
       }
     }
   }
-  Counts counts;
+  size_t full = 0;
+  size_t deltas = 0;
   crc32cPages(pages.bytes, count, pages.crcs);
   for (size_t k = 0; k < count; k++) {
     const uint8_t* page = pages.bytes + k * kPageSize;
@@ -255,7 +242,7 @@ Shadows::Counts Shadows::encode(const Job& job, const std::vector<uint32_t>& for
     const Claim& claim = claims[k];
     if (claim.usable) {
       const uint8_t* shadow = content(claim.frame);
-      const uint32_t words = difference(page, shadow, pages.deltas + counts.delta * kPageSize, job.maxWords);
+      const uint32_t words = difference(page, shadow, pages.deltas + deltas * kPageSize, job.maxWords);
       const bool pays = words == 0 || (words <= job.maxWords && claim.depth < job.maxDepth);
       // The shadow is looked at last: where the page is stored full it does not matter what it holds.
       if (pays && crc32c(0, shadow, kPageSize) == claim.crc) {
@@ -266,11 +253,11 @@ Shadows::Counts Shadows::encode(const Job& job, const std::vector<uint32_t>& for
     pages.kinds[k] = kind;
     if (claim.frame != kNone && kind != PageKind::kUnchanged) memcpy(content(claim.frame), page, kPageSize);
     if (kind == PageKind::kDelta) {
-      counts.delta++;
+      deltas++;
     } else if (kind == PageKind::kFull) {
-      uint8_t* target = pages.bytes + counts.full * kPageSize;
+      uint8_t* target = pages.bytes + full * kPageSize;
       if (target != page) memcpy(target, page, kPageSize);
-      counts.full++;
+      full++;
     }
   }
   const std::lock_guard<std::mutex> guard(mutex_);
@@ -292,7 +279,6 @@ Shadows::Counts Shadows::encode(const Job& job, const std::vector<uint32_t>& for
     }
     if (job.mode == Mode::kWritten) frame.heat = std::min<uint8_t>(kHottest, frame.heat + 1);
   }
-  return counts;
 }
 
 uint32_t Shadows::lookUp(const Table& table, uint32_t page) const {

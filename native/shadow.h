@@ -53,10 +53,6 @@ class Shadows {
     uint32_t* crcs;
     uint32_t* bases;
   };
-  struct Counts {
-    uint32_t full = 0;
-    uint32_t delta = 0;
-  };
 
   static uint32_t create(uint64_t byteLength);
   /** Throws ERR_CLOSED; null when `closedIsFine`. */
@@ -84,7 +80,7 @@ class Shadows {
   /** False when it is not the job's turn after a while. Throws ERR_DEAD. */
   bool awaitTurn(const Job& job);
   /** In its turn. `forgotten`: pages that are zero. */
-  Counts encode(const Job& job, const std::vector<uint32_t>& forgotten, const Pages& pages);
+  void encode(const Job& job, const std::vector<uint32_t>& forgotten, const Pages& pages);
   /** The job has ended, well or not. */
   void end(const Job& job);
 
@@ -123,6 +119,8 @@ class Shadows {
     uint8_t depth;
   };
 
+  /** Those that wait get ERR_DEAD. */
+  void wake();
   Table* current(const Job& job);
   uint32_t lookUp(const Table& table, uint32_t page) const;
   void enter(Table& table, uint32_t page, uint32_t frame);

@@ -152,8 +152,8 @@ Napi::Value shadowEncode(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!awaitTurn(env, *shadows, job)) return env.Undefined();
   const Turn turn(*shadows, job);
-  const Shadows::Counts counts = shadows->encode(job, forgotten, {numbers, bytes.data, deltas.data, reinterpret_cast<PageKind*>(kinds.data), crcs.data, bases.data});
-  return Napi::Number::New(env, counts.delta);
+  shadows->encode(job, forgotten, {numbers, bytes.data, deltas.data, reinterpret_cast<PageKind*>(kinds.data), crcs.data, bases.data});
+  return env.Undefined();
 }
 }  // namespace
 
