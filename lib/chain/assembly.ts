@@ -4,9 +4,9 @@ import { EXTENT_ROOM, ExtentReader, FRAME_PAGES } from './extent.js';
 import type { Log } from './log.js';
 import { type RegionTable, type Stored, Version } from './page-table.js';
 import { Kind } from './record.js';
-import { toRuns } from './runs.js';
+import { pageRanges, toRuns } from './runs.js';
 
-/** Versions of one extent that are needed: ascending slots, and the place of the page that each is a part of. */
+/** Versions of one extent that are needed: their slots, and the place of the page that each is a part of. */
 export interface Part {
   record: number;
   kind: Stored;
@@ -20,28 +20,25 @@ export interface PageVersion {
   slot: number;
 }
 
-/** Collects versions by extent. */
+/** Collects versions by extent: two numbers for each, no objects. */
 export class Parts {
-  readonly #extents = new Map<number, { kind: Stored; members: { slot: number; place: number }[] }>();
+  readonly #extents = new Map<number, { kind: Stored; slots: number[]; places: number[] }>();
 
-  add({ kind, record, slot }: PageVersion, place: number): void {
-    const extent = this.#extents.get(record);
-    if (extent === undefined) this.#extents.set(record, { kind, members: [{ slot, place }] });
-    else extent.members.push({ slot, place });
-  }
-
-  /** Everything that makes a page. */
-  addPage(region: RegionTable, page: number, place: number): void {
-    region.versions(page, (kind, record, slot) => this.add({ kind, record, slot }, place));
+  add(kind: Stored, record: number, slot: number, place: number): void {
+    let extent = this.#extents.get(record);
+    if (extent === undefined) {
+      extent = { kind, slots: [], places: [] };
+      this.#extents.set(record, extent);
+    }
+    extent.slots.push(slot);
+    extent.places.push(place);
   }
 
   /** In the order of the records. @throws `TIDEMARK_DAMAGED` */
   list(): Part[] {
-    const parts = [...this.#extents].map(([record, { kind, members }]) => {
-      checkExtentUse(record, members.length);
-      members.sort((a, b) => a.slot - b.slot);
-      const slots = Uint8Array.from(members, ({ slot }) => slot);
-      return { record, kind, slots, places: Uint32Array.from(members, ({ place }) => place) };
+    const parts = [...this.#extents].map(([record, { kind, slots, places }]) => {
+      checkExtentUse(record, slots.length);
+      return { record, kind, slots: Uint8Array.from(slots), places: Uint32Array.from(places) };
     });
     return parts.sort((a, b) => a.record - b.record);
   }
@@ -86,7 +83,9 @@ export async function readPages(log: Log, region: RegionTable, pages: Uint32Arra
   const segments = Int32Array.from({ length: Math.ceil(pages.length / SEGMENT_PAGES) }, (_, k) => k);
   const memory = new Uint8Array(placeOffset(pages.length - 1) + PAGE_SIZE);
   const parts = new Parts();
-  for (const [place, page] of pages.entries()) if (region.isStored(page)) parts.addPage(region, page, place);
+  for (const [place, page] of pages.entries()) {
+    if (region.isStored(page)) region.versions(page, (kind, record, slot) => parts.add(kind, record, slot, place));
+  }
   const list = parts.list();
   const scratch = new Uint8Array(list.reduce((most, { slots }) => Math.max(most, slots.length), 0) * PAGE_SIZE);
   // For a few pages memory for all frames costs more than a frame that is decompressed twice.
@@ -132,9 +131,6 @@ const MOST_RUNS = 16;
 /** Pages of a region, for an error. */
 export function pageList(region: string, pages: Uint32Array): string {
   const runs = toRuns(pages.slice().sort());
-  const names: string[] = [];
-  for (let k = 0; k < runs.length && k < MOST_RUNS * 2; k += 2)
-    names.push(runs[k + 1] === 1 ? `${runs[k]}` : `${runs[k]}-${runs[k]! + runs[k + 1]! - 1}`);
-  if (runs.length > MOST_RUNS * 2) names.push('...');
-  return `region ${region}, pages ${names.join(', ')}`;
+  const shown = pageRanges(runs.subarray(0, 2 * MOST_RUNS));
+  return `region ${region}, pages ${shown}${runs.length > 2 * MOST_RUNS ? ', ...' : ''}`;
 }

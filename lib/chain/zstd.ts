@@ -26,6 +26,21 @@ export function zstd(): Binding {
   return binding;
 }
 
+const frameContexts = new Map<number, CCtx>();
+
+/** A context for the frames of extents; one a level and thread. */
+export function frameContext(level: number): CCtx {
+  let context = frameContexts.get(level);
+  if (context === undefined) {
+    context = new (zstd().CCtx)();
+    context.setParameter(zstd().CParameter.compressionLevel, level);
+    // Every page has a CRC32C of its own, and every frame a length in the directory.
+    context.setParameter(zstd().CParameter.contentSizeFlag, 0);
+    frameContexts.set(level, context);
+  }
+  return context;
+}
+
 let compressor: CCtx | undefined;
 let decompressor: DCtx | undefined;
 

@@ -352,12 +352,12 @@ export class Pipeline implements SessionListener {
       giveBack(scanned);
       for (const member of fresh) member.fresh = true;
     }
-    // What was not asked for may have been the shadows' own fault: then none of them is believed any more.
-    const from = error.code === 'TIDEMARK_ABORTED' ? (failed[0]?.ticket.sequence ?? 0) : 0;
-    for (const { shadow } of this.members.all) shadow?.fail(from);
     this.#ahead?.drop();
     this.#ahead = undefined;
     this.#aheadFailure = behind(error);
+    // What was not asked for may have been the shadows' own fault: then none of them is believed any more.
+    const from = error.code === 'TIDEMARK_ABORTED' ? (failed[0]?.ticket.sequence ?? 0) : 0;
+    for (const { shadow } of this.members.all) shadow?.fail(from);
     if (!hasBase && this.base !== undefined) {
       // The store has lost what this memory descends from; there is nothing to restore that would be newer.
       this.base = undefined;

@@ -12,7 +12,7 @@ import {
   scratchSize,
 } from '../chain/extent.js';
 import { Kind, openRecord, RECORD_HEADER } from '../chain/record.js';
-import { zstd } from '../chain/zstd.js';
+import { frameContext } from '../chain/zstd.js';
 import { toPlain } from '../errors.js';
 import { fault, faulty } from '../faults.js';
 import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES } from '../kernel/addon.js';
@@ -33,7 +33,8 @@ import { Staging, type StagingHandle } from './staging.js';
 
 /**
  * A codec thread: compresses segments for the storage thread and decodes extents for it. It keeps no state between jobs, and waits only
- * for jobs that were sent before (where shadows must be used in order). It never touches the console: a worker's console needs the main thread's event loop, which may be inside a capture.
+ * for jobs that were sent before, where shadows must be used in order. It never touches the console: a worker's console needs the main
+ * thread's event loop, which may be inside a capture.
  */
 export interface CodecData {
   staging: StagingHandle;
@@ -46,24 +47,11 @@ const staging = new Staging(handle);
 staging.join();
 addon().shadowsJoin(shadows);
 
-const contexts = new Map<number, CCtx>();
 const scratch = new Uint8Array(scratchSize());
 /** The deltas of a segment, or the pages of an extent. */
 const pageScratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
 /** The frames of an extent that is decoded. */
 const frames = new Uint8Array(EXTENT_ROOM);
-
-function contextFor(level: number): CCtx {
-  let context = contexts.get(level);
-  if (context === undefined) {
-    context = new (zstd().CCtx)();
-    context.setParameter(zstd().CParameter.compressionLevel, level);
-    // Every page has a CRC32C of its own, and every frame a length in the directory.
-    context.setParameter(zstd().CParameter.contentSizeFlag, 0);
-    contexts.set(level, context);
-  }
-  return context;
-}
 
 function encode(job: EncodeJob): void {
   const { session, generation, sequence, slot, ordinal, segment, shadow } = job;
@@ -126,8 +114,8 @@ function encodeSegment({ segment, pages, level }: EncodeJob, kinds: Uint8Array):
     extents.push({ kind: layout.kind, byteOffset, payloadLength, payloadCrc });
     return byteOffset + RECORD_HEADER + payloadLength;
   };
-  const end = full === 0 ? 0 : pack(staging.pages(segment, full), full, 0, contextFor(level), FULL_PAGES);
-  if (deltas > 0) pack(pageScratch, deltas, end, contextFor(Math.min(level, DELTA_LEVEL)), DELTAS);
+  const end = full === 0 ? 0 : pack(staging.pages(segment, full), full, 0, frameContext(level), FULL_PAGES);
+  if (deltas > 0) pack(pageScratch, deltas, end, frameContext(Math.min(level, DELTA_LEVEL)), DELTAS);
   return extents;
 }
 

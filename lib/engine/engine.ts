@@ -302,7 +302,7 @@ export class Engine {
   async #startCodecs(): Promise<void> {
     const storage = this.#startStorage();
     const staging = Staging.create(this.#segments);
-    const shadows = addon().shadowsCreate(this.#options.shadowBytes - Math.floor(this.#options.shadowBytes / LISTS_SHARE));
+    const shadows = this.#createShadows(staging);
     const ports: MessagePort[] = [];
     const codecs: Worker[] = [];
     let fail = (_what: string): void => {};
@@ -347,6 +347,16 @@ export class Engine {
     this.#codecs = codecs;
     this.#staging = staging;
     this.#shadows = shadows;
+  }
+
+  #createShadows(staging: Staging): number {
+    const { shadowBytes } = this.#options;
+    try {
+      return addon().shadowsCreate(shadowBytes - Math.floor(shadowBytes / LISTS_SHARE));
+    } catch (cause) {
+      staging.close();
+      throw new RangeError(`maxShadowBytes: ${shadowBytes} bytes cannot be mapped here, make it smaller`, { cause });
+    }
   }
 
   /** A codec thread has ended: what it had in hand is lost, so the storage thread fails what was in flight, and all of them are replaced. */

@@ -196,7 +196,7 @@ export interface DecodeJob {
   number: number;
   store: Uint8Array;
   kind: Stored;
-  /** Full pages that need nothing else: checked and filled at once. Ascending slots. */
+  /** Full pages that need nothing else: checked and filled at once. */
   plain: (FillPages & { slots: Uint8Array }) | null;
   /** Versions of pages that are put together in segments of staging: copied there, or XORed over what is there. */
   part: ({ slots: Uint8Array; places: Uint32Array; combine: boolean } & Segments) | null;

@@ -5,7 +5,7 @@ import type { RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
 
-/** Pages of one extent that are stored full: slots ascending. */
+/** Pages of one extent that are stored full: ascending, as `regionFill` takes them, and the slot of each. */
 export interface ExtentUse {
   record: number;
   slots: Uint8Array;
@@ -84,7 +84,6 @@ function groupByExtent(region: RegionTable, pages: number[]): Map<number, Extent
   }
   const uses = [...groups].map(([record, members]) => {
     checkExtentUse(record, members.length);
-    members.sort((a, b) => region.slot[a]! - region.slot[b]!);
     return {
       record,
       slots: Uint8Array.from(members, (page) => region.slot[page]!),

@@ -65,7 +65,7 @@ export class Window {
     const deltas = new Parts();
     for (const place of fromMemory) {
       const page = this.#pages[place]!;
-      for (const version of deltasBetween(plan.has!, plan.wanted, page)!) deltas.add(version, place);
+      for (const { kind, record, slot } of deltasBetween(plan.has!, plan.wanted, page)!) deltas.add(kind, record, slot, place);
     }
     try {
       await this.#read(fromMemory);
@@ -78,7 +78,7 @@ export class Window {
     let wrong = await this.#finish();
     // The kernel does not see every write, and memory may rot.
     const again = wrong.filter((place) => plan.fromMemory[this.#from + place] === 1);
-    if (again.length > 0 && again.length === wrong.length) {
+    if (again.length > 0) {
       await this.#fromChain(again, new Parts(), decode);
       wrong = await this.#finish();
     }
@@ -118,7 +118,7 @@ export class Window {
     const full = new Parts();
     for (const place of places) {
       this.#plan.wanted.versions(this.#pages[place]!, (kind, record, slot) =>
-        (kind === Version.full ? full : deltas).add({ kind, record, slot }, place),
+        (kind === Version.full ? full : deltas).add(kind, record, slot, place),
       );
     }
     await decode(full.list(), false, this.#into);

@@ -12,7 +12,7 @@ import {
 import { KEY_BYTES } from '../../lib/chain/header.js';
 import { Version } from '../../lib/chain/page-table.js';
 import { RECORD_HEADER } from '../../lib/chain/record.js';
-import { zstd } from '../../lib/chain/zstd.js';
+import { frameContext, zstd } from '../../lib/chain/zstd.js';
 import { PageKind } from '../../lib/engine/protocol.js';
 import { ShadowMode } from '../../lib/engine/shadows.js';
 import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES, SEGMENT_STRIDE } from '../../lib/kernel/addon.js';
@@ -48,19 +48,6 @@ export interface Chain {
   storedBytes: number;
   pages: number;
   deltaPages: number;
-}
-
-const contexts = new Map<number, CCtx>();
-
-function contextFor(level: number): CCtx {
-  let context = contexts.get(level);
-  if (context === undefined) {
-    context = new (zstd().CCtx)();
-    context.setParameter(zstd().CParameter.compressionLevel, level);
-    context.setParameter(zstd().CParameter.contentSizeFlag, 0);
-    contexts.set(level, context);
-  }
-  return context;
 }
 
 /** Encodes epochs segment by segment on this thread, with the steps of a codec thread. */
@@ -142,8 +129,8 @@ export class OfflineEncoder {
       extents.push([at + RECORD_HEADER, length]);
       at += RECORD_HEADER + length;
     };
-    if (full > 0) pack(bytes, full, contextFor(FULL_LEVEL), FULL_PAGES);
-    if (deltas > 0) pack(this.#deltas, deltas, contextFor(level), { ...DELTAS, framePages });
+    if (full > 0) pack(bytes, full, frameContext(FULL_LEVEL), FULL_PAGES);
+    if (deltas > 0) pack(this.#deltas, deltas, frameContext(level), { ...DELTAS, framePages });
     this.#chain.encodeMs += performance.now() - start;
     this.#keep(extents, pages, kinds, crcs, full > 0);
   }
@@ -201,14 +188,15 @@ export class OfflineDecoder {
     const assembled: Stored[][] = [];
     const plain = new Parts();
     const crcs: number[] = [];
+    const put = (parts: Parts, { kind, record, slot }: Stored, place: number) => parts.add(kind, record, slot, place);
     for (const page of this.#chain.versions.keys()) {
       const versions = versionsAt(this.#chain, page, epoch);
       if (versions.length > 1) assembled.push(versions);
-      else if (versions.length === 1) plain.add(versions[0]!, crcs.push(versions[0]!.crc) - 1);
+      else if (versions.length === 1) put(plain, versions[0]!, crcs.push(versions[0]!.crc) - 1);
     }
     const [full, deltas] = [new Parts(), new Parts()];
     for (const [place, versions] of assembled.entries())
-      for (const version of versions) (version.kind === Version.full ? full : deltas).add(version, place);
+      for (const version of versions) put(version.kind === Version.full ? full : deltas, version, place);
     const segments = Int32Array.from({ length: Math.ceil(assembled.length / SEGMENT_PAGES) }, (_, k) => k);
     const [fullParts, deltaParts] = [full.list(), deltas.list()];
     const plainParts = new Map(plain.list().map((part) => [part.record, part]));
