@@ -10,7 +10,7 @@ export type Traced = 'checkpoint' | 'precopy' | 'restore' | 'upkeep';
 
 /** Something that went wrong and was made up for. */
 export interface Warning {
-  name: 'codec-thread-ended' | 'storage-thread-ended' | 'tracking-reset' | 'give-back-failed' | 'memory-moved';
+  name: 'codec-thread-ended' | 'storage-thread-ended' | 'tracking-reset' | 'give-back-failed' | 'memory-moved' | 'no-shadows';
   message: string;
   cause?: unknown;
 }

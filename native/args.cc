@@ -45,6 +45,11 @@ std::vector<int32_t> Args::int32s(size_t index, const char* name) const {
   return length == 0 ? std::vector<int32_t>() : std::vector<int32_t>(data, data + length);
 }
 
+std::vector<uint32_t> Args::uint32s(size_t index, const char* name) const {
+  const Span<uint32_t> flat = words(index, name);
+  return flat.length == 0 ? std::vector<uint32_t>() : std::vector<uint32_t>(flat.data, flat.data + flat.length);
+}
+
 Runs Args::runs(size_t index, const char* name) const {
   const Span<uint32_t> flat = words(index, name);
   if (flat.length % 2 != 0) outOfRange(name, "pairs of [firstPage, pageCount]");
@@ -75,6 +80,12 @@ std::string Args::path(size_t index, const char* name) const {
   std::string path = info_[index].As<Napi::String>().Utf8Value();
   if (path.empty() || path.find('\0') != std::string::npos) wrongType(name, "a path: not empty and without null bytes");
   return path;
+}
+
+bool mayGoOn(Napi::Env env) {
+  napi_value result;
+  const Napi::HandleScope scope(env);
+  return napi_run_script(env, Napi::String::New(env, "0"), &result) == napi_ok;
 }
 
 }  // namespace tidemark

@@ -27,6 +27,7 @@ class Args {
   Span<uint8_t> bytes(size_t index, const char* name) const;
   Span<uint32_t> words(size_t index, const char* name) const;
   std::vector<int32_t> int32s(size_t index, const char* name) const;
+  std::vector<uint32_t> uint32s(size_t index, const char* name) const;
   /** `[firstPage, pageCount, ...]`, ascending and not overlapping. */
   Runs runs(size_t index, const char* name) const;
   uint64_t integer(size_t index, const char* name, uint64_t max) const;
@@ -39,5 +40,8 @@ class Args {
   void* typed(size_t index, const char* name, napi_typedarray_type type, const char* typeName, size_t* length) const;
   const Napi::CallbackInfo& info_;
 };
+
+/** For loops that wait: terminate() does not interrupt native code, but where it was called no script can be run any more. */
+bool mayGoOn(Napi::Env env);
 
 }  // namespace tidemark

@@ -20,10 +20,7 @@ std::mutex& lockOf(const uint8_t* target) {
 }  // namespace
 
 Window windowOf(const Args& args, size_t index) {
-  Window window{args.bytes(index + 1, "staging"), args.int32s(index + 2, "segments"), {}};
-  const Span<uint32_t> places = args.words(index, "places");
-  if (places.length > 0) window.places.assign(places.data, places.data + places.length);
-  return window;
+  return {args.bytes(index + 1, "staging"), args.int32s(index + 2, "segments"), args.uint32s(index, "places")};
 }
 
 std::vector<uint8_t*> Window::targets(size_t count) const {

@@ -147,14 +147,8 @@ Napi::Value ringAcquire(const Napi::CallbackInfo& info) {
   const auto want = static_cast<uint32_t>(args.integer(1, "want", UINT32_MAX));
   const auto stallMs = static_cast<uint32_t>(args.integer(2, "stallMs", INT32_MAX));
   if (want == 0) throw ArgumentError(ArgumentError::kRange, "want must not be 0");
-  // terminate() does not interrupt native code. That no script can be run any more tells that it was called.
   const Napi::Env env = info.Env();
-  const Napi::String nothing = Napi::String::New(env, "0");
-  const auto mayWait = [env, nothing] {
-    napi_value result;
-    const Napi::HandleScope scope(env);
-    return napi_run_script(env, nothing, &result) == napi_ok;
-  };
+  const auto mayWait = [env] { return mayGoOn(env); };
   const std::vector<int32_t> taken = Ring::find(id)->acquire(want, stallMs, mayWait);
   if (taken.empty()) return env.Undefined();
   Napi::Int32Array array = Napi::Int32Array::New(env, taken.size());

@@ -101,9 +101,8 @@ Napi::Value regionFill(const Napi::CallbackInfo& info) {
   const Args args(info);
   const uint32_t id = args.id(0);
   const Span<uint8_t> source = args.bytes(1, "source");
-  const Span<uint32_t> pages = args.words(2, "pages");
-  if (source.length / kPageSize < pages.length) throw ArgumentError(ArgumentError::kRange, "source must hold all pages");
-  const std::vector<uint32_t> numbers(pages.data, pages.data + pages.length);
+  const std::vector<uint32_t> numbers = args.uint32s(2, "pages");
+  if (source.length / kPageSize < numbers.size()) throw ArgumentError(ArgumentError::kRange, "source must hold all pages");
   Region::find(id)->fill(source.data, numbers);
   return info.Env().Undefined();
 }
@@ -119,9 +118,8 @@ Napi::Value regionZero(const Napi::CallbackInfo& info) {
 Napi::Value regionRead(const Napi::CallbackInfo& info) {
   const Args args(info);
   const uint32_t id = args.id(0);
-  const Span<uint32_t> pages = args.words(1, "pages");
+  const std::vector<uint32_t> numbers = args.uint32s(1, "pages");
   const Window window = windowOf(args, 2);
-  const std::vector<uint32_t> numbers(pages.data, pages.data + pages.length);
   Region::find(id)->read(numbers, window.targets(numbers.size()));
   return info.Env().Undefined();
 }

@@ -57,7 +57,7 @@ class Shadows {
   static uint32_t create(uint64_t byteLength);
   /** Throws ERR_CLOSED; null when `closedIsFine`. */
   static std::shared_ptr<Shadows> find(uint32_t id, bool closedIsFine = false);
-  /** Idempotent. Jobs under way end first. */
+  /** Idempotent. Waits for nobody: the mapping goes with the last job that is under way. */
   static void close(uint32_t id);
   /** A thread that works for it has ended: those that wait for its jobs get ERR_DEAD. */
   static void kill(uint32_t id);

@@ -81,12 +81,10 @@ void need(bool fits, const char* message) {
   if (!fits) throw ArgumentError(ArgumentError::kRange, message);
 }
 
-std::vector<uint32_t> copyOf(const Span<uint32_t>& words) { return words.length == 0 ? std::vector<uint32_t>() : std::vector<uint32_t>(words.data, words.data + words.length); }
-
 Napi::Value shadowPut(const Napi::CallbackInfo& info) {
   const Args args(info);
   const uint32_t table = tableOf(args);
-  const std::vector<uint32_t> numbers = copyOf(args.words(2, "pages"));
+  const std::vector<uint32_t> numbers = args.uint32s(2, "pages");
   const Span<uint8_t> bytes = args.bytes(3, "bytes");
   const Span<uint32_t> crcs = args.words(4, "crcs");
   const Span<uint8_t> depths = args.bytes(5, "depths");
@@ -111,7 +109,7 @@ class Turn {
 };
 
 Shadows::Job jobOf(const Args& args) {
-  const std::vector<uint32_t> order = copyOf(args.words(1, "job"));
+  const std::vector<uint32_t> order = args.uint32s(1, "job");
   need(order.size() == 7 && order[4] <= static_cast<uint32_t>(Shadows::Mode::kAhead), "job must be [table, generation, turn, sequence, mode, maxDepth, maxWords]");
   return {order[0], order[1], order[2], order[3], static_cast<Shadows::Mode>(order[4]), std::min<uint32_t>(order[5], 254), order[6]};
 }
@@ -119,10 +117,7 @@ Shadows::Job jobOf(const Args& args) {
 /** False when the environment is ending. Throws ERR_DEAD. */
 bool awaitTurn(Napi::Env env, Shadows& shadows, const Shadows::Job& job) {
   while (!shadows.awaitTurn(job)) {
-    // terminate() does not interrupt native code. That no script can be run any more tells that it was called.
-    napi_value result;
-    const Napi::HandleScope scope(env);
-    if (napi_run_script(env, Napi::String::New(env, "0"), &result) != napi_ok) return false;
+    if (!mayGoOn(env)) return false;
   }
   return true;
 }
@@ -138,8 +133,8 @@ Napi::Value shadowSkip(const Napi::CallbackInfo& info) {
 Napi::Value shadowEncode(const Napi::CallbackInfo& info) {
   const Args args(info);
   const Shadows::Job job = jobOf(args);
-  const std::vector<uint32_t> numbers = copyOf(args.words(2, "pages"));
-  const std::vector<uint32_t> forgotten = copyOf(args.words(3, "forgotten"));
+  const std::vector<uint32_t> numbers = args.uint32s(2, "pages");
+  const std::vector<uint32_t> forgotten = args.uint32s(3, "forgotten");
   const Span<uint8_t> bytes = args.bytes(4, "bytes");
   const Span<uint8_t> deltas = args.bytes(5, "deltas");
   const Span<uint8_t> kinds = args.bytes(6, "kinds");

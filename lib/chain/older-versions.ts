@@ -162,7 +162,8 @@ export class OlderVersions {
   }
 }
 
-function enlarge<T extends Uint8Array | Uint16Array | Uint32Array>(from: T, to: T): T {
+/** The same, longer. */
+export function enlarge<T extends Uint8Array | Uint16Array | Uint32Array>(from: T, to: T): T {
   to.set(from);
   return to;
 }

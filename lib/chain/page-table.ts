@@ -1,6 +1,6 @@
 import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
-import { MOST_OLDER, OlderVersions } from './older-versions.js';
+import { enlarge, MOST_OLDER, OlderVersions } from './older-versions.js';
 import type { StoredExtent } from './stored-extents.js';
 
 /** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
@@ -72,10 +72,6 @@ export class RegionTable {
 
   grow(pageCount: number): void {
     if (pageCount <= this.pageCount) return;
-    const enlarge = <T extends Uint8Array | Uint16Array | Uint32Array>(from: T, to: T): T => {
-      to.set(from);
-      return to;
-    };
     this.recordLow = enlarge(this.recordLow, new Uint32Array(pageCount));
     this.recordHigh = enlarge(this.recordHigh, new Uint16Array(pageCount));
     this.slot = enlarge(this.slot, new Uint8Array(pageCount));

@@ -166,21 +166,22 @@ export class SliceCopy {
       if (zeros.length > 0) this.#zeros.push(zeros);
       if (copied === 0) {
         staging.release(segments[k]!);
-        // In its turn: what is sent before may still leave shadows of these pages.
-        if (zeros.length > 0) this.#send(0, 0, pages, zeros);
+        // The shadows of these pages go in their turn, for what was sent before may still leave some; the checkpoint waits for that like for any segment, or a
+        // failure behind it would make the job void.
+        if (zeros.length > 0 && this.#shadows !== undefined) this.#send(null, pages, zeros);
         continue;
       }
       this.#pages.push(pages);
-      this.#send(this.#ordinal++, segments[k]!, pages, zeros);
-      this.#segments.push(copied);
+      this.#send(segments[k]!, pages, zeros);
     }
   }
 
-  #send(ordinal: number, segment: number, pages: Uint32Array, zeros: Uint32Array): void {
-    if (pages.length === 0 && this.#shadows === undefined) return;
+  /** @param segment null: there is none, only pages that are zero */
+  #send(segment: number | null, pages: Uint32Array, zeros: Uint32Array): void {
     // Copies: a view in a message takes all of its buffer along, here the numbers of all segments of this call.
     const shadow = this.#shadows?.job(pages.slice(), zeros.slice()) ?? null;
-    encode(this.#engine, this.#job, ordinal, segment, pages.length, shadow);
+    encode(this.#engine, this.#job, this.#ordinal++, segment, pages.length, shadow);
+    this.#segments.push(pages.length);
     this.#shadows?.noteSent();
   }
 
@@ -210,7 +211,7 @@ function encode(
   engine: Engine,
   job: EncodeFor & { slot: number },
   ordinal: number,
-  segment: number,
+  segment: number | null,
   pages: number,
   shadow: ShadowJob | null,
 ): void {

@@ -267,7 +267,7 @@ export class Committer {
       throw error;
     } finally {
       // LevelDB has copied the values when `batch()` returns its promise.
-      for (const { encoded, staging } of taken) staging.release(encoded.segment);
+      for (const { place, staging } of taken) staging.release(place);
     }
     try {
       await writing;

@@ -95,8 +95,9 @@ export class InFlight {
   /** A codec thread has turned a segment into records of extents. */
   segmentArrived(encoded: Encoded, staging: Staging): void {
     const session = this.#sessions.get(encoded.session);
+    const place = encoded.segment;
     if (session === undefined || session.gone(encoded)) {
-      staging.release(encoded.segment);
+      if (place !== null) staging.release(place);
       return;
     }
     const pending = this.#pending(session, encoded);
@@ -106,16 +107,16 @@ export class InFlight {
       record: this.#log.nextNumber(),
       storedBytes: RECORD_HEADER + payloadLength + KEY_BYTES,
     }));
-    const segment = { slot, ordinal, extents, kinds, crcs, bases, written: extents.length === 0 };
+    const segment = { slot, ordinal, extents, kinds, crcs, bases, written: place === null || extents.length === 0 };
     pending.segments.push(segment);
     pending.encodedAt = now();
-    if (segment.written) {
-      staging.release(encoded.segment);
+    if (place === null || segment.written) {
+      if (place !== null) staging.release(place);
       pending.noteWritten();
       return;
     }
     pending.firstRecord = Math.min(pending.firstRecord, extents[0]!.record);
-    this.#queue.push({ segment, encoded, pending, staging });
+    this.#queue.push({ segment, place, encoded: encoded.extents, pending, staging });
     this.#queuedBytes += bytesOf(segment);
   }
 
@@ -168,8 +169,14 @@ export class InFlight {
    */
   fail(session: Session, generation: number, error: unknown, from = 0): void {
     if (generation !== session.generation) return;
-    if (session.failure === undefined) session.failure = { from, error: toPlain(error, 'TIDEMARK_WRITE_FAILED') };
-    else session.failure.from = Math.min(session.failure.from, from);
+    const plain = toPlain(error, 'TIDEMARK_WRITE_FAILED');
+    const byCaller = plain.code === 'TIDEMARK_ABORTED';
+    if (session.failure === undefined) {
+      session.failure = { from, error: plain, byCaller };
+    } else {
+      session.failure.from = Math.min(session.failure.from, from);
+      session.failure.byCaller &&= byCaller;
+    }
     for (const pending of session.pendings) {
       if (!pending.committing && session.gone(pending.ticket)) this.discard(session, pending);
     }
@@ -185,19 +192,19 @@ export class InFlight {
   reportFailure(session: Session): void {
     if (session.failure === undefined || session.pendings.length > 0) return;
     const { generation } = session;
-    const { error } = session.failure;
+    const { error, byCaller } = session.failure;
     session.failure = undefined;
     session.generation++;
     session.dropped.clear();
     session.table = undefined;
-    this.#emit({ type: 'failed', session: session.id, generation, error, hasBase: session.base !== undefined });
+    this.#emit({ type: 'failed', session: session.id, generation, error, byCaller, hasBase: session.base !== undefined });
   }
 
   discard(session: Session, pending: Pending): void {
     for (const { record } of pending.extents) this.#garbage.push(record);
     this.#queue = this.#queue.filter((queued) => {
       if (queued.pending !== pending) return true;
-      queued.staging.release(queued.encoded.segment);
+      queued.staging.release(queued.place);
       this.#queuedBytes -= bytesOf(queued.segment);
       return false;
     });
@@ -214,10 +221,10 @@ export class InFlight {
     while (count < this.#queue.length && sum < bytes) sum += bytesOf(this.#queue[count++]!.segment);
     const taken = this.#queue.splice(0, count);
     this.#queuedBytes -= sum;
-    for (const { segment, encoded, staging } of taken) {
-      for (const [k, { byteOffset, payloadLength, payloadCrc }] of encoded.extents.entries()) {
+    for (const { segment, place, encoded, staging } of taken) {
+      for (const [k, { byteOffset, payloadLength, payloadCrc }] of encoded.entries()) {
         const number = segment.extents[k]!.record;
-        const record = staging.record(encoded.segment, byteOffset, RECORD_HEADER + payloadLength);
+        const record = staging.record(place, byteOffset, RECORD_HEADER + payloadLength);
         writeHeader(record, Kind.extent, number, this.#log.store, {
           length: payloadLength,
           rawLength: payloadLength,

@@ -1,7 +1,7 @@
 import type { Checkpoint, CheckpointAttachment } from '../chain/header.js';
 import type { Engine, SessionListener } from '../engine/engine.js';
-import type { Ticket } from '../engine/protocol.js';
-import { abortedBy, fromPlain, type PlainError, TidemarkError } from '../errors.js';
+import type { StorageEvent, Ticket } from '../engine/protocol.js';
+import { abortedBy, fromPlain, TidemarkError } from '../errors.js';
 import { Ahead } from './ahead.js';
 import { compareAttachments } from './attachments.js';
 import { type Capture, capture, captureError, giveBack, type RegionInput, type Scanned } from './capture.js';
@@ -330,8 +330,8 @@ export class Pipeline implements SessionListener {
     done.resolve(checkpoint);
   }
 
-  failed({ generation, error, hasBase }: { generation: number; error: PlainError; hasBase: boolean }): void {
-    if (generation === this.#generation) this.#fail(fromPlain(error), hasBase);
+  failed({ generation, error, byCaller, hasBase }: Extract<StorageEvent, { type: 'failed' }>): void {
+    if (generation === this.#generation) this.#fail(fromPlain(error), hasBase, byCaller);
   }
 
   restored(donePages: number, totalPages: number): void {
@@ -345,7 +345,7 @@ export class Pipeline implements SessionListener {
   }
 
   /** Everything in flight has failed: its pages go back to the kernel, so that the next capture finds them. */
-  #fail(error: TidemarkError, hasBase: boolean): void {
+  #fail(error: TidemarkError, hasBase: boolean, byCaller = false): void {
     this.#generation++;
     const failed = this.#inFlight.splice(0);
     for (const { scanned, fresh } of failed) {
@@ -356,7 +356,7 @@ export class Pipeline implements SessionListener {
     this.#ahead = undefined;
     this.#aheadFailure = behind(error);
     // What was not asked for may have been the shadows' own fault: then none of them is believed any more.
-    const from = error.code === 'TIDEMARK_ABORTED' ? (failed[0]?.ticket.sequence ?? 0) : 0;
+    const from = byCaller ? (failed[0]?.ticket.sequence ?? 0) : 0;
     for (const { shadow } of this.members.all) shadow?.fail(from);
     if (!hasBase && this.base !== undefined) {
       // The store has lost what this memory descends from; there is nothing to restore that would be newer.

@@ -1,7 +1,7 @@
 import type { ExtentKind } from '../chain/extent-kind.js';
 import type { Header } from '../chain/header.js';
 import type { PageTable } from '../chain/page-table.js';
-import type { Captured, CapturedRegion, Encoded, Slice, Ticket } from '../engine/protocol.js';
+import type { Captured, CapturedRegion, EncodedExtent, Slice, Ticket } from '../engine/protocol.js';
 import type { Staging } from '../engine/staging.js';
 import type { PlainError } from '../errors.js';
 import type { RestoreRun } from '../restore/fill.js';
@@ -30,7 +30,9 @@ export interface PendingSegment {
 /** A segment that waits for a place in a batch. */
 export interface QueuedSegment {
   segment: PendingSegment;
-  encoded: Encoded;
+  /** The segment of staging that its records are in. */
+  place: number;
+  encoded: EncodedExtent[];
   pending: Pending;
   /** The staging that holds it (it may have been replaced since). */
   staging: Staging;
@@ -134,7 +136,7 @@ export class Session {
   /** Captures that failed half-way; their extents may still arrive. */
   readonly dropped = new Set<number>();
   /** A failure of the checkpoint `from` and all behind it, which the caller is told of once those before it are settled. */
-  failure: { from: number; error: PlainError } | undefined;
+  failure: { from: number; error: PlainError; byCaller: boolean } | undefined;
 
   constructor(id: number, branch: string) {
     this.id = id;

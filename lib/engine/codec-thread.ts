@@ -48,6 +48,7 @@ staging.join();
 addon().shadowsJoin(shadows);
 
 const scratch = new Uint8Array(scratchSize());
+const NO_BYTES = new Uint8Array(0);
 /** The deltas of a segment, or the pages of an extent. */
 const pageScratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
 /** The frames of an extent that is decoded. */
@@ -62,8 +63,7 @@ function encode(job: EncodeJob): void {
     const parts = { kinds: new Uint8Array(job.pages), crcs: new Uint32Array(job.pages), bases: new Uint32Array(job.pages) };
     hadTurn = true;
     compare(job, parts);
-    if (job.pages === 0) return;
-    const extents = encodeSegment(job, parts.kinds);
+    const extents = segment === null ? [] : encodeSegment(job, segment, parts.kinds);
     const encoded: Encoded = { type: 'encoded', session, generation, sequence, slot, ordinal, segment, extents, ...parts };
     storage.postMessage(encoded, [parts.kinds.buffer, parts.crcs.buffer, parts.bases.buffer]);
   } catch (error) {
@@ -73,11 +73,17 @@ function encode(job: EncodeJob): void {
       session,
       generation,
       sequence,
-      segment: job.pages === 0 ? null : segment,
-      error: toPlain(error, 'TIDEMARK_WRITE_FAILED'),
+      segment,
+      error: toPlain(error, hasEnded(error) ? 'TIDEMARK_STALLED' : 'TIDEMARK_WRITE_FAILED'),
     };
     storage.postMessage(failed);
   }
+}
+
+/** Another codec thread has, and with it what this one waited for. */
+function hasEnded(error: unknown): boolean {
+  const { code } = error as { code?: string };
+  return code === 'ERR_DEAD' || code === 'ERR_CLOSED';
 }
 
 /** What waits for this job would wait for ever. */
@@ -91,7 +97,7 @@ function skip({ shadows, job }: ShadowJob): void {
 
 /** Packs the pages that are stored full at the start of the segment, and the deltas into the scratch memory. */
 function compare({ shadow, segment, pages }: EncodeJob, { kinds, crcs, bases }: Pick<Encoded, 'kinds' | 'crcs' | 'bases'>): void {
-  const bytes = staging.pages(segment, pages);
+  const bytes = segment === null ? NO_BYTES : staging.pages(segment, pages);
   if (shadow === null) {
     addon().crc32cPages(bytes, crcs);
     return;
@@ -102,7 +108,7 @@ function compare({ shadow, segment, pages }: EncodeJob, { kinds, crcs, bases }: 
 }
 
 /** The full pages become the first record in the segment, the deltas the second: neither takes more room than its pages and a part of the headroom. */
-function encodeSegment({ segment, pages, level }: EncodeJob, kinds: Uint8Array): EncodedExtent[] {
+function encodeSegment({ pages, level }: EncodeJob, segment: number, kinds: Uint8Array): EncodedExtent[] {
   const deltas = count(kinds, PageKind.delta);
   const full = pages - deltas - count(kinds, PageKind.unchanged);
   const extents: EncodedExtent[] = [];

@@ -350,12 +350,17 @@ export class Engine {
   }
 
   #createShadows(staging: Staging): number {
-    const { shadowBytes } = this.#options;
+    const { shadowBytes, shadowsAsked } = this.#options;
     try {
       return addon().shadowsCreate(shadowBytes - Math.floor(shadowBytes / LISTS_SHARE));
     } catch (cause) {
-      staging.close();
-      throw new RangeError(`maxShadowBytes: ${shadowBytes} bytes cannot be mapped here, make it smaller`, { cause });
+      const message = `maxShadowBytes: ${shadowBytes} bytes of address space cannot be had`;
+      if (shadowsAsked) {
+        staging.close();
+        throw new RangeError(`${message}, make it smaller`, { cause });
+      }
+      warn({ name: 'no-shadows', message: `${message}: pages are stored whole`, cause });
+      return addon().shadowsCreate(0);
     }
   }
 

@@ -9,7 +9,7 @@ export interface EngineOptions {
   maxStagingBytes?: number;
   /**
    * Memory for copies of captured pages, in bytes: a page that has one is stored as what changed in it. 0: none. Default: an eighth of the memory the process may
-   * use, 16 MiB to 4 GiB; taken only as pages are captured. An eighth of it is for the lists of what deltas build on.
+   * use, 16 MiB to 4 GiB (none, with a warning, where so much address space cannot be had); taken only as pages are captured. An eighth of it is for the lists of what deltas build on.
    */
   maxShadowBytes?: number;
   /** A page is stored full at the latest after so many deltas: what reading one may cost. 1 to 64. Default: 32. */
@@ -23,6 +23,8 @@ export interface CheckedEngine {
   workers: number;
   stagingBytes: number;
   shadowBytes: number;
+  /** It was asked for; else less will do. */
+  shadowsAsked: boolean;
   maxDeltas: number;
   stallMs: number;
 }
@@ -39,6 +41,7 @@ export function checkEngine(options: EngineOptions): CheckedEngine {
     workers: number('workers', 1, 64) ?? Math.min(4, availableParallelism()),
     stagingBytes: number('maxStagingBytes', 4 * MIB, 64 * GIB) ?? memoryShare(8, 16 * MIB, 256 * MIB),
     shadowBytes: number('maxShadowBytes', 0, 2 ** 43) ?? memoryShare(8, 16 * MIB, 4 * GIB),
+    shadowsAsked: options.maxShadowBytes !== undefined,
     maxDeltas: number('maxDeltas', 1, 64) ?? 32,
     stallMs: number('stallMs', 1, 2 ** 31) ?? 60_000,
   };

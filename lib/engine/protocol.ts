@@ -130,8 +130,8 @@ export interface EncodeJob extends Ticket {
   /** Of a region or an attachment. */
   slot: number;
   ordinal: number;
-  segment: number;
-  /** 0: there is no segment, only shadows to be dropped; it is not answered. */
+  /** Null: there is none, only shadows of pages that are zero now. */
+  segment: number | null;
   pages: number;
   level: number;
   /** Null: everything is stored full. */
@@ -153,7 +153,8 @@ export interface Encoded extends Ticket {
   type: 'encoded';
   slot: number;
   ordinal: number;
-  segment: number;
+  /** Null: it had none. */
+  segment: number | null;
   /** Of the pages stored full, of those stored as deltas, or both, or none: where all pages are unchanged. */
   extents: EncodedExtent[];
   /** A PageKind for each page of the segment, its CRC32C, and that of the page which it was compared with. */
@@ -232,8 +233,9 @@ export interface Done {
 export type StorageEvent =
   /** `olderVersions`: how many versions its page tables keep below the newest ones. */
   | ({ type: 'committed'; checkpoint: Checkpoint; olderVersions: number } & Ticket)
-  /** Everything of this generation that was not committed before has failed. `hasBase`: what the memory descends from is still in the store. */
-  | ({ type: 'failed'; error: PlainError; hasBase: boolean } & Omit<Ticket, 'sequence'>)
+  /** Everything of this generation that was not committed before has failed. `byCaller`: nothing has failed but what the caller has aborted; `hasBase`: what the memory
+   * descends from is still in the store. */
+  | ({ type: 'failed'; error: PlainError; byCaller: boolean; hasBase: boolean } & Omit<Ticket, 'sequence'>)
   | { type: 'reply'; call: number; value?: unknown; error?: PlainError }
   | { type: 'restored'; session: number; donePages: number; totalPages: number }
   | { type: 'attached'; ring: number }

@@ -93,7 +93,7 @@ export interface Addon {
   shadowsJoin(shadows: number): void;
   /** Bytes in use. */
   shadowsUsed(shadows: number): number;
-  /** Jobs under way end first. Idempotent. */
+  /** Idempotent; jobs that are under way end as they may. */
   shadowsClose(shadows: number): void;
   /** A table for a region of a checkpointer. Its first generation is 0. */
   shadowOpen(shadows: number): number;

@@ -4,6 +4,7 @@ import type { Log } from '../chain/log.js';
 import { type PageTable, type Stored, Version } from '../chain/page-table.js';
 import { present } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
+import { concat } from '../chain/runs.js';
 import type { CodecPorts, Lent } from '../engine/codec-ports.js';
 import type { DecodeJob, RestoreRequest, Segments } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
@@ -146,7 +147,8 @@ export class RestoreRun {
   /** An extent is read once: what else is wanted of it goes along. */
   #withPlain({ record, kind, slots, places }: Part, combine: boolean, into: Segments, plan: RegionPlan, from: number): Wanted {
     const plain = plan.plain.get(record);
-    const pages = places.map((place) => plan.assembled[from + place]!);
+    // All that a damaged extent takes along.
+    const pages = concat([places.map((place) => plan.assembled[from + place]!), ...(plain === undefined ? [] : [plain.pages])]);
     return { record, kind, plain, part: { slots, places, combine, ...into }, pages };
   }
 

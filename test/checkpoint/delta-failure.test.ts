@@ -87,4 +87,48 @@ describe('deltas and a checkpoint that fails', function () {
       assert.ok(failures >= (fault === 'log.acknowledge' ? 0 : 4), `${failures} failures`);
     });
   }
+
+  it('an abort right behind a checkpoint of a page that became zero: its shadow is gone all the same', async () => {
+    const outcomes = await inChild(
+      { limitMs: 40_000 },
+      async ({ Checkpointer, CheckpointStore, Engine, Region, PAGE, stamp, outcome }, path) => {
+        const engine = new Engine({ workers: 1 });
+        const store = await CheckpointStore.open(path, { createIfMissing: true, engine });
+        // What the jobs of the other wait behind.
+        const busy = Region.allocate(8 << 20);
+        const region = Region.allocate(16 * PAGE);
+        const other = await Checkpointer.open(store, {
+          regions: { busy },
+          branch: 'busy',
+          compressionLevel: 19,
+          deltas: false,
+        });
+        const c = await Checkpointer.open(store, { regions: { r: region } });
+        const bytes = new Uint8Array(region.buffer);
+        stamp(region, [0, 1], 1);
+        await c.checkpoint();
+        const text = Buffer.from('the quick brown fox jumps over the lazy dog ');
+        const words = new Uint8Array(busy.buffer);
+        for (let at = 0; at < words.length; at += text.length + (at % 7)) words.set(text.subarray(0, words.length - at), at);
+        const slow = other.checkpoint();
+        const before = bytes.slice(0, PAGE);
+        bytes.fill(0, 0, PAGE);
+        const zero = await outcome(c.checkpoint());
+        bytes[PAGE + 9]!++;
+        const abort = new AbortController();
+        const aborted = outcome(c.checkpoint({ signal: abort.signal }));
+        abort.abort();
+        const outcomes = [zero, await aborted];
+        bytes.set(before);
+        bytes[5]! ^= 1;
+        outcomes.push(await outcome(c.checkpoint()));
+        await slow;
+        await store.close();
+        await engine.close();
+        return outcomes;
+      },
+      folder(),
+    );
+    assert.deepEqual(outcomes, ['ok', 'TIDEMARK_ABORTED', 'ok']);
+  });
 });

@@ -146,4 +146,56 @@ describe('a codec thread', () => {
       await assertSound(path);
     });
   }
+
+  it('that ends while another waits for its turn is told as what it is', async () => {
+    const outcomes = await inChild(
+      { limitMs: 40_000 },
+      async ({ Checkpointer, CheckpointStore, Engine, Region, PAGE, stamp, outcome }, path) => {
+        const threads = (await import('node:worker_threads')).default;
+        const { syncBuiltinESMExports } = await import('node:module');
+        const codecs: InstanceType<typeof threads.Worker>[] = [];
+        threads.Worker = class extends threads.Worker {
+          constructor(...args: ConstructorParameters<typeof threads.Worker>) {
+            super(...args);
+            if (String(args[0]).includes('codec-thread')) codecs.push(this);
+          }
+        };
+        syncBuiltinESMExports();
+        const engine = new Engine({ workers: 2 });
+        const store = await CheckpointStore.open(path, { createIfMissing: true, engine });
+        const busy = Region.allocate(1 << 20);
+        const region = Region.allocate(16 * PAGE);
+        const other = await Checkpointer.open(store, { regions: { busy }, branch: 'busy', compressionLevel: 19, deltas: false });
+        const c = await Checkpointer.open(store, { regions: { r: region } });
+        const bytes = new Uint8Array(region.buffer);
+        stamp(region, [0, 1], 1);
+        // Jobs go to the two threads in turn: after these two the first one is next.
+        await c.checkpoint();
+        bytes[5]!++;
+        await c.checkpoint();
+        // Something like text, which takes zstd long at this level.
+        const words = new Uint8Array(busy.buffer);
+        for (let at = 0, state = 1; at < words.length; at += 7) {
+          state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+          const word = Buffer.from(((((state >>> 8) % 4000) + 1) * 2654435761).toString(36));
+          words.set(word.subarray(0, Math.min(7, words.length - at)), at);
+        }
+        const calls = [outcome(other.checkpoint())];
+        // The second of these waits behind the busy one, and the third, in the other thread, for the second.
+        for (let k = 0; k < 3; k++) {
+          bytes[100 + k]!++;
+          calls.push(outcome(c.checkpoint()));
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        void codecs[0]!.terminate();
+        const outcomes = await Promise.all(calls);
+        await store.close();
+        await engine.close();
+        return outcomes;
+      },
+      folder(),
+    );
+    // Those that were through by then have succeeded.
+    for (const outcome of outcomes) assert.match(outcome, /^(ok|TIDEMARK_STALLED)$/);
+  });
 });
