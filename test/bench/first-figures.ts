@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { Checkpointer, capabilities, Region } from '../../lib/index.js';
-import { Records } from './data.js';
-import { ms, spread } from './spread.js';
+import { Records } from './support/data.js';
+import { ms, spread } from './support/spread.js';
 
 /**
  * The first figures: capture, full checkpoint and eager restore, each beside its limit, measured in the same run.
@@ -30,7 +30,7 @@ function writtenBytes(): number {
 }
 
 function measureLimits(): { scanMs: number; scanCopyMs: number; wholeCopyMs: number; fillGBs: number } {
-  const source = join(import.meta.dirname, '../../../test/bench/limits.cc');
+  const source = join(import.meta.dirname, '../../../test/bench/native/limits.cc');
   const program = join(scratch, 'limits');
   execFileSync('c++', ['-O2', '-std=c++17', '-o', program, source]);
   return JSON.parse(execFileSync(program, [String(values.mib), '0.01', String(rounds)], { encoding: 'utf8' }));
@@ -45,7 +45,7 @@ async function measureZstd(memory: Uint8Array): Promise<{ compressSeconds: numbe
   const workers = Array.from(
     { length: cores },
     (_, k) =>
-      new Worker(new URL('./zstd-limit.js', import.meta.url), {
+      new Worker(new URL('./support/zstd-limit.js', import.meta.url), {
         workerData: { memory: shared, first: k * part, end: (k + 1) * part },
       }),
   );

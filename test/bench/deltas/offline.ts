@@ -1,5 +1,5 @@
 import type { CCtx } from 'zstd-napi/binding.js';
-import { collectPart, type PageVersion, type Part, Parts } from '../../lib/chain/assembly.js';
+import { collectPart, type PageVersion, type Part, Parts } from '../../../lib/chain/assembly.js';
 import {
   DELTAS,
   EXTENT_ROOM,
@@ -8,14 +8,14 @@ import {
   encodeExtent,
   FULL_PAGES,
   scratchSize,
-} from '../../lib/chain/extent.js';
-import { KEY_BYTES } from '../../lib/chain/header.js';
-import { Version } from '../../lib/chain/page-table.js';
-import { RECORD_HEADER } from '../../lib/chain/record.js';
-import { frameContext, zstd } from '../../lib/chain/zstd.js';
-import { PageKind } from '../../lib/engine/protocol.js';
-import { ShadowMode } from '../../lib/engine/shadows.js';
-import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES, SEGMENT_STRIDE } from '../../lib/kernel/addon.js';
+} from '../../../lib/chain/extent.js';
+import { KEY_BYTES } from '../../../lib/chain/header.js';
+import { Version } from '../../../lib/chain/page-table.js';
+import { RECORD_HEADER } from '../../../lib/chain/record.js';
+import { frameContext, zstd } from '../../../lib/chain/zstd.js';
+import { PageKind } from '../../../lib/engine/protocol.js';
+import { ShadowMode } from '../../../lib/engine/shadows.js';
+import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES, SEGMENT_STRIDE } from '../../../lib/kernel/addon.js';
 import type { Epoch } from './epochs.js';
 
 /** What can be chosen about deltas. */

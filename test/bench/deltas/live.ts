@@ -2,10 +2,10 @@ import { randomFillSync } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Checkpoint, Checkpointer, type CheckpointerOptions, Engine, Region } from '../../lib/index.js';
-import { Records } from './data.js';
-import { type Database, regionOf, shop, transactions, virtualMachine } from './databases.js';
-import { ms, type Spread, spread } from './spread.js';
+import { type Checkpoint, Checkpointer, type CheckpointerOptions, Engine, Region } from '../../../lib/index.js';
+import { Records } from '../support/data.js';
+import { type Database, regionOf, shop, transactions, virtualMachine } from '../support/databases.js';
+import { ms, type Spread, spread } from '../support/spread.js';
 
 /** What is compared here goes through checkpointers, with `deltas: true` and `false` in turn. */
 interface Sides<T> {

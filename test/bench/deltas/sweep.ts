@@ -1,8 +1,8 @@
-import { PAGE_SIZE, SEGMENT_PAGES, SEGMENT_STRIDE } from '../../lib/kernel/addon.js';
-import { Records } from './data.js';
+import { PAGE_SIZE, SEGMENT_PAGES, SEGMENT_STRIDE } from '../../../lib/kernel/addon.js';
+import { Records } from '../support/data.js';
+import { type Spread, spread } from '../support/spread.js';
 import type { Epoch, Workload } from './epochs.js';
 import { type Chain, OfflineDecoder, OfflineEncoder, type Parameters, versionsAt } from './offline.js';
-import { type Spread, spread } from './spread.js';
 
 /** What is tried; 255 pages is the most that the directory of an extent can say. */
 const TRIED: { [K in keyof Parameters]: number[] } = {

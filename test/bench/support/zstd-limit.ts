@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { zstd } from '../../lib/chain/zstd.js';
+import { zstd } from '../../../lib/chain/zstd.js';
 
 /** zstd level 1 over 64 KiB blocks, and back, as fast as one core does it: the benchmark runs one on each core. */
 const BLOCK = 65536;

@@ -1,9 +1,9 @@
-import { Interpreter } from '../../examples/durable-vm/interpreter.js';
-import { boot, load, makeStep } from '../../examples/durable-vm/vm.js';
-import { random, text } from '../../examples/random.js';
-import { PagedDatabase } from '../../examples/sqlite-pages/database.js';
-import { Workload } from '../../examples/sqlite-pages/workload.js';
-import { Region, type WasmMemory } from '../../lib/index.js';
+import { Interpreter } from '../../../examples/durable-vm/interpreter.js';
+import { boot, load, makeStep } from '../../../examples/durable-vm/vm.js';
+import { random, text } from '../../../examples/random.js';
+import { PagedDatabase } from '../../../examples/sqlite-pages/database.js';
+import { Workload } from '../../../examples/sqlite-pages/workload.js';
+import { Region, type WasmMemory } from '../../../lib/index.js';
 
 /** A program whose state is one memory, and what is done to it between two checkpoints. */
 export interface Database {

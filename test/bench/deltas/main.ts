@@ -1,8 +1,8 @@
 import { availableParallelism, cpus } from 'node:os';
 import { parseArgs } from 'node:util';
-import { DELTA_FRAME_PAGES, DELTA_LEVEL } from '../../lib/chain/extent.js';
-import { MAX_WORDS } from '../../lib/engine/shadows.js';
-import { capabilities, Engine } from '../../lib/index.js';
+import { DELTA_FRAME_PAGES, DELTA_LEVEL } from '../../../lib/chain/extent.js';
+import { MAX_WORDS } from '../../../lib/engine/shadows.js';
+import { capabilities, Engine } from '../../../lib/index.js';
 import { hot, parts, sqlite, sqliteShop, uniform, vm, type Workload } from './epochs.js';
 import { heading, measureD, measureDatabases, measureNoise } from './live.js';
 import type { Parameters } from './offline.js';

@@ -1,8 +1,8 @@
-import { toPages } from '../../lib/chain/runs.js';
-import { Region } from '../../lib/index.js';
-import { PAGE_SIZE } from '../../lib/kernel/addon.js';
-import { Records } from './data.js';
-import { type Database, ORDERS, regionOf, shop, transactions, virtualMachine } from './databases.js';
+import { toPages } from '../../../lib/chain/runs.js';
+import { Region } from '../../../lib/index.js';
+import { PAGE_SIZE } from '../../../lib/kernel/addon.js';
+import { Records } from '../support/data.js';
+import { type Database, ORDERS, regionOf, shop, transactions, virtualMachine } from '../support/databases.js';
 
 /** What was written between two checkpoints. */
 export interface Epoch {
