@@ -101,7 +101,7 @@ void Region::fill(const uint8_t* source, const std::vector<uint32_t>& pages) {
 void Region::copyRun(const uint8_t* source, uint32_t first, uint32_t count) {
   for (uint32_t done = 0; done < count;) {
     int error = 0;
-    done += static_cast<uint32_t>(userfault_.copyArmed(page(first + done), source + done * kPageSize, (count - done) * kPageSize, error) / kPageSize);
+    done += static_cast<uint32_t>(userfault_.copy(page(first + done), source + done * kPageSize, (count - done) * kPageSize, true, error) / kPageSize);
     if (done == count) return;
     // EEXIST: swapped out, or present since just now. ENOENT: the range goes on in another mapping.
     if (error != EEXIST && error != ENOENT) throw SystemError(error, "ioctl(UFFDIO_COPY)");

@@ -83,7 +83,7 @@ bool testFill() {
   memset(source.memory, 7, source.length);
   range.track();
   int error = 0;
-  if (range.userfault.copyArmed(range.hostPage(2), source.memory, hostPageSize(), error) != hostPageSize()) return false;
+  if (range.userfault.copy(range.hostPage(2), source.memory, hostPageSize(), true, error) != hostPageSize()) return false;
   if (!range.reports(0, 0) || memcmp(range.hostPage(2), source.memory, hostPageSize()) != 0) return false;
   write(range.hostPage(2));
   return range.reports(2, 1);

@@ -78,9 +78,20 @@ Shadows::Shadows(uint64_t byteLength) : limit_(static_cast<uint32_t>(std::min<ui
   void* mapped = mmap(nullptr, length_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) throw SystemError(errno, "mmap");
   memory_ = static_cast<uint8_t*>(mapped);
-  // Frames are used from the first on: no more is made present than the budget allows.
-  madvise(memory_, length_, MADV_HUGEPAGE);
+  // Measured: the kernel takes longer to zero a huge page than to fill 512 small ones, which `store` need not have zeroed.
+  madvise(memory_, length_, MADV_NOHUGEPAGE);
   madvise(memory_, length_, MADV_DONTDUMP);
+  if (hostPageSize() != kPageSize) return;
+  try {
+    Attempts attempts;
+    Userfault userfault = Userfault::obtain(attempts);
+    if (!userfault.valid()) return;
+    userfault.enable(0);
+    userfault.registerForWrites(memory_, length_);
+    userfault_ = std::move(userfault);
+  } catch (const SystemError&) {
+    // Then they are written like any other memory.
+  }
 }
 
 Shadows::~Shadows() {
@@ -148,29 +159,60 @@ void Shadows::forget(uint32_t table, const Runs& runs) {
   for (const Run& run : runs) {
     for (uint32_t k = 0; k < run.count; k++) {
       const uint32_t frame = lookUp(found->second, run.first + k);
-      if (frame != kNone && !frames_[frame].held) release(frame);
+      if (frame != kNone) retire(frame);
     }
   }
 }
 
 void Shadows::put(uint32_t table, const std::vector<uint32_t>& numbers, const uint8_t* bytes, const uint32_t* crcs, const uint8_t* depths) {
-  const std::lock_guard<std::mutex> guard(mutex_);
-  const auto found = tables_.find(table);
-  if (found == tables_.end()) return;
-  for (size_t k = 0; k < numbers.size(); k++) {
-    uint32_t frame = lookUp(found->second, numbers[k]);
-    // What a void job of a failed checkpoint still holds goes when that ends.
-    if (frame != kNone && frames_[frame].held) continue;
-    if (frame == kNone) {
-      frame = take(false);
+  const size_t count = numbers.size();
+  std::vector<Claim> claims(count, Claim{kNone, false, false, 0, 0});
+  {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    const auto found = tables_.find(table);
+    if (found == tables_.end()) return;
+    for (size_t k = 0; k < count; k++) {
+      uint32_t frame = lookUp(found->second, numbers[k]);
+      // What a void job of a failed checkpoint still holds goes when that ends.
+      if (frame != kNone && frames_[frame].held) continue;
+      if (frame == kNone) frame = assign(table, found->second, numbers[k], 0, false);
       if (frame == kNone) continue;
-      frames_[frame] = {table, numbers[k], 0, 0, 0, 0, false};
-      enter(found->second, numbers[k], frame);
+      frames_[frame].held = true;
+      claims[k] = {frame, false, frames_[frame].present, crcs[k], depths[k]};
     }
-    memcpy(content(frame), bytes + k * kPageSize, kPageSize);
-    frames_[frame].writer = 0;
-    frames_[frame].crc = crcs[k];
-    frames_[frame].depth = depths[k];
+  }
+  store(claims, bytes);
+  const std::lock_guard<std::mutex> guard(mutex_);
+  const bool isVoid = tables_.find(table) == tables_.end();
+  for (const Claim& claim : claims) {
+    if (claim.frame == kNone) continue;
+    Frame& frame = frames_[claim.frame];
+    frame.held = false;
+    frame.present = true;
+    frame.writer = 0;
+    frame.crc = claim.crc;
+    frame.depth = claim.depth;
+    if (isVoid || frame.outdated) release(claim.frame);
+  }
+}
+
+void Shadows::store(const std::vector<Claim>& claims, const uint8_t* bytes) {
+  const auto isWanted = [&](size_t k) { return k < claims.size() && claims[k].frame != kNone && !claims[k].usable; };
+  for (size_t k = 0; k < claims.size(); k++) {
+    if (!isWanted(k)) continue;
+    const uint8_t* source = bytes + k * kPageSize;
+    if (claims[k].present || !userfault_.valid()) {
+      memcpy(content(claims[k].frame), source, kPageSize);
+      continue;
+    }
+    // Frames that have no memory yet lie in a row: one call, and no page that is zeroed only to be overwritten.
+    size_t end = k + 1;
+    while (isWanted(end) && !claims[end].present && claims[end].frame == claims[end - 1].frame + 1) end++;
+    const size_t length = (end - k) * kPageSize;
+    int error = 0;
+    const size_t copied = userfault_.copy(content(claims[k].frame), source, length, false, error);
+    memcpy(content(claims[k].frame) + copied, source + copied, length - copied);
+    k = end - 1;
   }
 }
 
@@ -201,7 +243,7 @@ void Shadows::end(const Job& job) {
 
 void Shadows::encode(const Job& job, const std::vector<uint32_t>& forgotten, const Pages& pages) {
   const size_t count = pages.numbers.size();
-  std::vector<Claim> claims(count, Claim{kNone, false, 0, 0});
+  std::vector<Claim> claims(count, Claim{kNone, false, false, 0, 0});
   {
     const std::lock_guard<std::mutex> guard(mutex_);
     Table* table = current(job);
@@ -209,31 +251,31 @@ void Shadows::encode(const Job& job, const std::vector<uint32_t>& forgotten, con
       const bool isDropped = std::find(table->dropped.begin(), table->dropped.end(), job.sequence) != table->dropped.end();
       for (const uint32_t page : forgotten) {
         const uint32_t frame = lookUp(*table, page);
-        if (frame != kNone && !frames_[frame].held) release(frame);
+        if (frame != kNone) retire(frame);
       }
       for (size_t k = 0; k < count; k++) {
         uint32_t frame = lookUp(*table, pages.numbers[k]);
         // A job of an older generation has it still.
-        if (frame != kNone && frames_[frame].held) continue;
+        if (frame != kNone && frames_[frame].held) {
+          retire(frame);
+          continue;
+        }
         if (job.mode == Mode::kAhead || isDropped) {
           if (frame != kNone) release(frame);
           continue;
         }
         const bool known = frame != kNone;
-        if (!known) {
-          frame = take(job.mode == Mode::kWritten);
-          if (frame == kNone) continue;
-          frames_[frame] = {job.table, pages.numbers[k], job.sequence, 0, 0, 0, false};
-          enter(*table, pages.numbers[k], frame);
-        }
+        if (!known) frame = assign(job.table, *table, pages.numbers[k], job.sequence, job.mode == Mode::kWritten);
+        if (frame == kNone) continue;
         frames_[frame].held = true;
-        claims[k] = {frame, known && job.mode == Mode::kWritten, frames_[frame].crc, frames_[frame].depth};
+        claims[k] = {frame, known && job.mode == Mode::kWritten, frames_[frame].present, frames_[frame].crc, frames_[frame].depth};
       }
     }
   }
   size_t full = 0;
   size_t deltas = 0;
   crc32cPages(pages.bytes, count, pages.crcs);
+  store(claims, pages.bytes);
   for (size_t k = 0; k < count; k++) {
     const uint8_t* page = pages.bytes + k * kPageSize;
     PageKind kind = PageKind::kFull;
@@ -251,7 +293,7 @@ void Shadows::encode(const Job& job, const std::vector<uint32_t>& forgotten, con
       }
     }
     pages.kinds[k] = kind;
-    if (claim.frame != kNone && kind != PageKind::kUnchanged) memcpy(content(claim.frame), page, kPageSize);
+    if (claim.usable && kind != PageKind::kUnchanged) memcpy(content(claim.frame), page, kPageSize);
     if (kind == PageKind::kDelta) {
       deltas++;
     } else if (kind == PageKind::kFull) {
@@ -267,7 +309,8 @@ void Shadows::encode(const Job& job, const std::vector<uint32_t>& forgotten, con
     if (claims[k].frame == kNone) continue;
     Frame& frame = frames_[claims[k].frame];
     frame.held = false;
-    if (isVoid) {
+    frame.present = true;
+    if (isVoid || frame.outdated) {
       release(claims[k].frame);
       continue;
     }
@@ -297,6 +340,14 @@ void Shadows::enter(Table& table, uint32_t page, uint32_t frame) {
   (*table.chunks[chunk])[page % kChunkPages] = frame;
 }
 
+uint32_t Shadows::assign(uint32_t number, Table& table, uint32_t page, uint32_t writer, bool evict) {
+  const uint32_t frame = take(evict);
+  if (frame == kNone) return kNone;
+  frames_[frame] = {number, page, writer, 0, 0, 0, false, false, frames_[frame].present};
+  enter(table, page, frame);
+  return frame;
+}
+
 uint32_t Shadows::take(bool evict) {
   if (!free_.empty()) {
     const uint32_t frame = free_.back();
@@ -320,6 +371,11 @@ uint32_t Shadows::take(bool evict) {
     return hand_;
   }
   return kNone;
+}
+
+void Shadows::retire(uint32_t frame) {
+  if (frames_[frame].held) frames_[frame].outdated = true;
+  else release(frame);
 }
 
 void Shadows::release(uint32_t frame) {

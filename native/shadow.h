@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "pagemap.h"
+#include "userfault.h"
 
 namespace tidemark {
 
@@ -101,6 +102,10 @@ class Shadows {
     uint8_t heat;
     /** A job or a restore works with it. */
     bool held;
+    /** Who holds it has to let it go: there is a newer version of the page. */
+    bool outdated;
+    /** There is memory for it: something was put there before. */
+    bool present;
   };
   struct Table {
     uint32_t generation = 0;
@@ -115,6 +120,7 @@ class Shadows {
     /** The frame holds the version before. */
     bool usable;
     /** As beside the frame, which may move while it is held. */
+    bool present;
     uint32_t crc;
     uint8_t depth;
   };
@@ -126,13 +132,21 @@ class Shadows {
   void enter(Table& table, uint32_t page, uint32_t frame);
   /** A frame for a page that has none, or kNone. */
   uint32_t take(bool evict);
+  /** `take`s a frame and enters it. */
+  uint32_t assign(uint32_t number, Table& table, uint32_t page, uint32_t writer, bool evict);
+  /** Puts pages into the frames claimed for them, but for those whose version before is there. */
+  void store(const std::vector<Claim>& claims, const uint8_t* bytes);
   void release(uint32_t frame);
+  /** Releases it, or has it released by who holds it. */
+  void retire(uint32_t frame);
   void dropWhere(uint32_t table, bool all, uint32_t from, uint32_t to);
   uint8_t* content(uint32_t frame) const { return memory_ + static_cast<size_t>(frame) * kPageSize; }
 
   const uint32_t limit_;
   uint8_t* memory_ = nullptr;
   size_t length_ = 0;
+  /** Fills frames that have no memory yet; invalid where that cannot be done. */
+  Userfault userfault_;
   std::mutex mutex_;
   std::condition_variable ended_;
   std::vector<Frame> frames_;

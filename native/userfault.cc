@@ -109,7 +109,7 @@ void Userfault::protect(const uint8_t* start, size_t length, bool on) {
   }
 }
 
-size_t Userfault::copyArmed(uint8_t* target, const uint8_t* source, size_t length, int& error) {
+size_t Userfault::copy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error) {
   size_t done = 0;
   error = 0;
   while (done < length) {
@@ -117,7 +117,7 @@ size_t Userfault::copyArmed(uint8_t* target, const uint8_t* source, size_t lengt
     request.dst = reinterpret_cast<uintptr_t>(target + done);
     request.src = reinterpret_cast<uintptr_t>(source + done);
     request.len = length - done;
-    request.mode = UFFDIO_COPY_MODE_WP;
+    request.mode = arm ? UFFDIO_COPY_MODE_WP : 0;
     if (ioctl(fd_, UFFDIO_COPY, &request) == 0) return length;
     error = errno;
     // A short copy says EAGAIN and how much was done; the next try finds out what stopped it.

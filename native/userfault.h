@@ -45,10 +45,10 @@ class Userfault {
   /** Write-protects pages and holes, or takes the protection off them. */
   void protect(const uint8_t* start, size_t length, bool on);
   /**
-   * UFFDIO_COPY with MODE_WP: present, clean and armed in one step. Returns the bytes that were copied; where these are
-   * fewer than asked for, `error` says why it stopped there.
+   * UFFDIO_COPY into pages that are not there. With MODE_WP they are present, clean and armed in one step. Returns the bytes that were
+   * copied; where these are fewer than asked for, `error` says why it stopped there.
    */
-  size_t copyArmed(uint8_t* target, const uint8_t* source, size_t length, int& error);
+  size_t copy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error);
 
  private:
   int fd_ = -1;

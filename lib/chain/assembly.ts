@@ -68,14 +68,14 @@ function versionsOf(region: RegionTable, page: number): PageVersion[] {
   return versions;
 }
 
-/** What the slots of a part hold, packed. @throws `TIDEMARK_DAMAGED` */
+/** `ExtentReader.collect` for a part. @throws `TIDEMARK_DAMAGED` */
 export function collectPart(
   reader: ExtentReader,
   { record, kind, slots }: Pick<Part, 'record' | 'kind' | 'slots'>,
   target: Uint8Array,
-): void {
+): Uint8Array {
   if (reader.kind !== kind - Version.full) throw broken(`extent ${record} does not hold what the page tables say`);
-  reader.collect(slots, target);
+  return reader.collect(slots, target);
 }
 
 /** Pages of a region as of a checkpoint, in segments as staging has them; those that were never stored are zero. All of them are compared with their CRC32C. */
@@ -91,8 +91,9 @@ export async function readPages(log: Log, region: RegionTable, pages: Uint32Arra
   // For a few pages memory for all frames costs more than a frame that is decompressed twice.
   const room = pages.length > FRAME_PAGES ? new Uint8Array(EXTENT_ROOM) : undefined;
   for (const part of list) {
+    let bytes: Uint8Array;
     try {
-      collectPart(new ExtentReader(await log.payload(part.record, Kind.extent), part.record, room), part, scratch);
+      bytes = collectPart(new ExtentReader(await log.payload(part.record, Kind.extent), part.record, room), part, scratch);
     } catch (error) {
       throw foundIn(
         pageList(
@@ -102,7 +103,7 @@ export async function readPages(log: Log, region: RegionTable, pages: Uint32Arra
         error,
       );
     }
-    addon().assemblePages(scratch.subarray(0, part.slots.length * PAGE_SIZE), true, part.places, memory, segments);
+    addon().assemblePages(bytes, true, part.places, memory, segments);
   }
   const page = (place: number): Uint8Array => {
     const at = placeOffset(place);

@@ -119,33 +119,45 @@ export class ExtentReader {
   #frame(frame: number): Uint8Array {
     const pages = Math.min(this.#framePages, this.count - frame * this.#framePages);
     const bytes = this.#frames[frame]!;
-    if (this.#raw[frame]) {
-      if (bytes.length !== pages * PAGE_SIZE) throw damaged(`${this.#what}: frame ${frame} has ${bytes.length} bytes`);
-      return bytes;
-    }
+    const isRaw = this.#raw[frame]!;
+    if (isRaw && bytes.length !== pages * PAGE_SIZE) throw damaged(`${this.#what}: frame ${frame} has ${bytes.length} bytes`);
+    if (isRaw && !this.#keeps) return bytes;
     this.#buffer ??= new Uint8Array(Math.min(this.#framePages, this.count) * PAGE_SIZE);
     const at = this.#keeps ? frame * this.#framePages * PAGE_SIZE : 0;
     const target = this.#buffer.subarray(at, at + pages * PAGE_SIZE);
     if (!this.#loaded.has(frame)) {
       if (!this.#keeps) this.#loaded.clear();
-      decompressInto(target, bytes, this.#what);
+      if (isRaw) target.set(bytes);
+      else decompressInto(target, bytes, this.#what);
       this.#loaded.add(frame);
     }
     return target;
   }
 
-  /** Copies what the slots hold into `target`, packed. */
-  collect(slots: Uint8Array, target: Uint8Array): void {
+  /**
+   * What the slots hold, packed: copied into `target`, or where it lies in a row in the reader's room, there.
+   * @returns valid as long as the room and `target`
+   */
+  collect(slots: Uint8Array, target: Uint8Array): Uint8Array {
+    const first = slots[0] ?? 0;
+    // All of an extent, or a part that was written in one go: nothing to be copied.
+    if (this.#keeps && slots.length > 0 && slots.every((slot, k) => slot === first + k)) {
+      for (let slot = first; slot < first + slots.length; slot += this.#framePages - (slot % this.#framePages)) this.page(slot);
+      this.page(first + slots.length - 1);
+      return this.#buffer!.subarray(first * PAGE_SIZE, (first + slots.length) * PAGE_SIZE);
+    }
     for (let k = 0; k < slots.length; k++) target.set(this.page(slots[k]!), k * PAGE_SIZE);
+    return target.subarray(0, slots.length * PAGE_SIZE);
   }
 
-  /** Copies the pages of `slots` into `target`, packed, and checks each against its CRC32C. */
-  gather(slots: Uint8Array, crcs: Uint32Array, target: Uint8Array): void {
-    this.collect(slots, target);
+  /** `collect`, and each page is checked against its CRC32C. */
+  gather(slots: Uint8Array, crcs: Uint32Array, target: Uint8Array): Uint8Array {
+    const bytes = this.collect(slots, target);
     const found = new Uint32Array(slots.length);
-    addon().crc32cPages(target.subarray(0, slots.length * PAGE_SIZE), found);
+    addon().crc32cPages(bytes, found);
     for (let k = 0; k < slots.length; k++) {
       if (found[k] !== crcs[k]) throw damaged(`${this.#what}: the page in slot ${slots[k]} is not what was stored`);
     }
+    return bytes;
   }
 }

@@ -127,6 +127,9 @@ function newestOf(captured: CapturedRegion, pending: Pending): NewestVersions {
   return newestVersions(pending.slicesOf(captured), pending.segmentsOf(captured.slot), captured.byteLength / PAGE_SIZE);
 }
 
+/** A shadow is not what it was believed to be: perhaps others are not, either. */
+export class WrongShadow extends TidemarkError {}
+
 /**
  * A shadow is only believed: what it was taken for must be what the chain has. Whatever goes wrong with shadows ends here, and costs a checkpoint.
  * @throws where a delta was made against, or a page compared with, something else
@@ -137,7 +140,7 @@ function proveDeltas({ name, fresh }: CapturedRegion, { compared }: NewestVersio
     for (let k = 0; k < pages.length; k++) {
       const page = pages[k]!;
       if (table?.isStored(page) && table.crc[page] === bases[k]) continue;
-      throw new TidemarkError('TIDEMARK_WRITE_FAILED', `the shadow of page ${page} of region ${name} was not what is stored`, {
+      throw new WrongShadow('TIDEMARK_WRITE_FAILED', `the shadow of page ${page} of region ${name} was not what is stored`, {
         hint: 'nothing is lost: take the checkpoint again, it stores these pages whole',
         retryable: true,
       });

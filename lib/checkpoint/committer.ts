@@ -87,7 +87,7 @@ export class Committer {
   encodeFailed(ticket: Ticket, error: PlainError): void {
     const session = this.inFlight.session(ticket.session);
     if (session === undefined || session.gone(ticket)) return;
-    this.inFlight.fail(session, ticket.generation, fromPlain(error), ticket.sequence);
+    this.inFlight.fail(session, ticket.generation, fromPlain(error), ticket.sequence, true);
     this.pump();
   }
 

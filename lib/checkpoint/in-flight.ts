@@ -4,6 +4,7 @@ import { Codec, Kind, RECORD_HEADER, recordKey, writeHeader } from '../chain/rec
 import type { Captured, Encoded, Precopied, StorageEvent, Ticket } from '../engine/protocol.js';
 import type { Staging } from '../engine/staging.js';
 import { TidemarkError, toPlain } from '../errors.js';
+import { WrongShadow } from './build-manifest.js';
 import { now } from './clock.js';
 import type { Pending, PendingSegment, QueuedSegment, Session } from './session.js';
 
@@ -166,17 +167,19 @@ export class InFlight {
    * Everything a session has in flight from the checkpoint `from` on fails; what was captured before that stands. The caller hears of it once,
    * when what stands is settled, and starts a new generation. What is in the batch that is being written is not touched: it fails or
    * not with that batch.
+   * @param suspect the shadows may be what is wrong
    */
-  fail(session: Session, generation: number, error: unknown, from = 0): void {
+  fail(session: Session, generation: number, error: unknown, from = 0, suspect = error instanceof WrongShadow): void {
     if (generation !== session.generation) return;
     const plain = toPlain(error, 'TIDEMARK_WRITE_FAILED');
-    const byCaller = plain.code === 'TIDEMARK_ABORTED';
-    if (session.failure === undefined) {
-      session.failure = { from, error: plain, byCaller };
-    } else {
-      session.failure.from = Math.min(session.failure.from, from);
-      session.failure.byCaller &&= byCaller;
-    }
+    const before = session.failure;
+    // What nobody asked for is what has to be told, also to those before the one that was aborted.
+    const told = before === undefined || (before.error.code === 'TIDEMARK_ABORTED' && before.from > from) ? plain : before.error;
+    session.failure = {
+      from: Math.min(from, before?.from ?? from),
+      error: told,
+      suspect: suspect || before?.suspect === true,
+    };
     for (const pending of session.pendings) {
       if (!pending.committing && session.gone(pending.ticket)) this.discard(session, pending);
     }
@@ -192,12 +195,12 @@ export class InFlight {
   reportFailure(session: Session): void {
     if (session.failure === undefined || session.pendings.length > 0) return;
     const { generation } = session;
-    const { error, byCaller } = session.failure;
+    const { error, suspect } = session.failure;
     session.failure = undefined;
     session.generation++;
     session.dropped.clear();
     session.table = undefined;
-    this.#emit({ type: 'failed', session: session.id, generation, error, byCaller, hasBase: session.base !== undefined });
+    this.#emit({ type: 'failed', session: session.id, generation, error, suspect, hasBase: session.base !== undefined });
   }
 
   discard(session: Session, pending: Pending): void {

@@ -330,8 +330,8 @@ export class Pipeline implements SessionListener {
     done.resolve(checkpoint);
   }
 
-  failed({ generation, error, byCaller, hasBase }: Extract<StorageEvent, { type: 'failed' }>): void {
-    if (generation === this.#generation) this.#fail(fromPlain(error), hasBase, byCaller);
+  failed({ generation, error, suspect, hasBase }: Extract<StorageEvent, { type: 'failed' }>): void {
+    if (generation === this.#generation) this.#fail(fromPlain(error), hasBase, suspect);
   }
 
   restored(donePages: number, totalPages: number): void {
@@ -345,7 +345,7 @@ export class Pipeline implements SessionListener {
   }
 
   /** Everything in flight has failed: its pages go back to the kernel, so that the next capture finds them. */
-  #fail(error: TidemarkError, hasBase: boolean, byCaller = false): void {
+  #fail(error: TidemarkError, hasBase: boolean, suspect = true): void {
     this.#generation++;
     const failed = this.#inFlight.splice(0);
     for (const { scanned, fresh } of failed) {
@@ -355,8 +355,8 @@ export class Pipeline implements SessionListener {
     this.#ahead?.drop();
     this.#ahead = undefined;
     this.#aheadFailure = behind(error);
-    // What was not asked for may have been the shadows' own fault: then none of them is believed any more.
-    const from = byCaller ? (failed[0]?.ticket.sequence ?? 0) : 0;
+    // Where it may be the shadows' fault none of them is believed any more; else those that hold what is stored are as good as ever.
+    const from = suspect || !hasBase ? 0 : (failed[0]?.ticket.sequence ?? 0);
     for (const { shadow } of this.members.all) shadow?.fail(from);
     if (!hasBase && this.base !== undefined) {
       // The store has lost what this memory descends from; there is nothing to restore that would be newer.
@@ -366,8 +366,7 @@ export class Pipeline implements SessionListener {
     }
     this.tally.failed(failed.length);
     for (const { signal, reject } of failed) {
-      const own = error.code === 'TIDEMARK_ABORTED' && signal?.aborted;
-      reject(own ? abortedBy(signal, 'the checkpoint') : behind(error));
+      reject(signal?.aborted ? abortedBy(signal, 'the checkpoint') : behind(error));
     }
   }
 }

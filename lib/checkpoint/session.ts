@@ -136,7 +136,7 @@ export class Session {
   /** Captures that failed half-way; their extents may still arrive. */
   readonly dropped = new Set<number>();
   /** A failure of the checkpoint `from` and all behind it, which the caller is told of once those before it are settled. */
-  failure: { from: number; error: PlainError; byCaller: boolean } | undefined;
+  failure: { from: number; error: PlainError; suspect: boolean } | undefined;
 
   constructor(id: number, branch: string) {
     this.id = id;

@@ -13,7 +13,7 @@ import {
 } from '../chain/extent.js';
 import { Kind, openRecord, RECORD_HEADER } from '../chain/record.js';
 import { frameContext } from '../chain/zstd.js';
-import { toPlain } from '../errors.js';
+import { TidemarkError, toPlain } from '../errors.js';
 import { fault, faulty } from '../faults.js';
 import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES } from '../kernel/addon.js';
 import {
@@ -74,7 +74,7 @@ function encode(job: EncodeJob): void {
       generation,
       sequence,
       segment,
-      error: toPlain(error, hasEnded(error) ? 'TIDEMARK_STALLED' : 'TIDEMARK_WRITE_FAILED'),
+      error: toPlain(hasEnded(error) ? ended(error) : error, 'TIDEMARK_WRITE_FAILED'),
     };
     storage.postMessage(failed);
   }
@@ -84,6 +84,13 @@ function encode(job: EncodeJob): void {
 function hasEnded(error: unknown): boolean {
   const { code } = error as { code?: string };
   return code === 'ERR_DEAD' || code === 'ERR_CLOSED';
+}
+
+function ended(cause: unknown): TidemarkError {
+  return new TidemarkError('TIDEMARK_STALLED', 'a codec thread of the engine ended', {
+    cause,
+    hint: 'nothing is lost: its pages are in the next checkpoint; try again',
+  });
 }
 
 /** What waits for this job would wait for ever. */
@@ -135,13 +142,10 @@ function decode({ record, number, store, kind, plain, part }: DecodeJob): void {
   fault('codec.decode');
   const reader = new ExtentReader(openRecord(record, Kind.extent, number, store), number, frames);
   if (plain !== null) {
-    const bytes = pageScratch.subarray(0, plain.slots.length * PAGE_SIZE);
-    reader.gather(plain.slots, plain.crcs, bytes);
-    fill(plain, bytes);
+    fill(plain, reader.gather(plain.slots, plain.crcs, pageScratch));
   }
   if (part !== null) {
-    const bytes = pageScratch.subarray(0, part.slots.length * PAGE_SIZE);
-    collectPart(reader, { record: number, kind, slots: part.slots }, bytes);
+    const bytes = collectPart(reader, { record: number, kind, slots: part.slots }, pageScratch);
     addon().assemblePages(bytes, part.combine, part.places, staging.bytes, part.segments);
   }
 }

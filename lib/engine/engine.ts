@@ -51,6 +51,8 @@ export class Engine {
   readonly workers: number;
   readonly #options: CheckedEngine;
   readonly #segments: number;
+  /** What shadows may take: what was asked for, or nothing where that could not be had. */
+  #shadowBytes: number;
   #storage: Worker | undefined;
   #codecs: Worker[] = [];
   /** The codec threads get segments in turn. */
@@ -74,6 +76,7 @@ export class Engine {
   constructor(options: EngineOptions = {}) {
     this.#options = checkEngine(options);
     this.workers = this.#options.workers;
+    this.#shadowBytes = this.#options.shadowBytes;
     this.#segments = Math.max(3, Math.floor(this.#options.stagingBytes / SEGMENT_STRIDE));
   }
 
@@ -89,7 +92,7 @@ export class Engine {
       workers: this.#codecs.length,
       stagingBytes: this.#segments * SEGMENT_STRIDE,
       stagingFreeBytes: (this.#staging?.free() ?? this.#segments) * SEGMENT_STRIDE,
-      shadowBytes: this.#options.shadowBytes,
+      shadowBytes: this.#shadowBytes,
       shadowUsedBytes: this.#shadows === undefined ? 0 : addon().shadowsUsed(this.#shadows),
       checkpointers: this.#sessions.size,
       pendingCalls: this.#calls.size,
@@ -247,7 +250,7 @@ export class Engine {
 
   /** @internal How many deltas a page may have. None while the lists of versions take their share of the shadows' memory: pages that are stored full make them shorter. */
   get maxDeltas(): number {
-    return this.#olderVersions * OLDER_VERSION_BYTES < this.#options.shadowBytes / LISTS_SHARE ? this.#options.maxDeltas : 0;
+    return this.#olderVersions * OLDER_VERSION_BYTES < this.#shadowBytes / LISTS_SHARE ? this.#options.maxDeltas : 0;
   }
 
   /** @internal The page tables of a checkpointer keep so many versions below the newest ones. */
@@ -335,6 +338,7 @@ export class Engine {
       await Promise.race([failed, attached]);
     } catch (error) {
       for (const codec of codecs) void codec.terminate();
+      for (const port of ports) port.close();
       staging.close();
       addon().shadowsClose(shadows);
       throw error;
@@ -352,13 +356,16 @@ export class Engine {
   #createShadows(staging: Staging): number {
     const { shadowBytes, shadowsAsked } = this.#options;
     try {
-      return addon().shadowsCreate(shadowBytes - Math.floor(shadowBytes / LISTS_SHARE));
+      const shadows = addon().shadowsCreate(shadowBytes - Math.floor(shadowBytes / LISTS_SHARE));
+      this.#shadowBytes = shadowBytes;
+      return shadows;
     } catch (cause) {
       const message = `maxShadowBytes: ${shadowBytes} bytes of address space cannot be had`;
       if (shadowsAsked) {
         staging.close();
         throw new RangeError(`${message}, make it smaller`, { cause });
       }
+      this.#shadowBytes = 0;
       warn({ name: 'no-shadows', message: `${message}: pages are stored whole`, cause });
       return addon().shadowsCreate(0);
     }

@@ -233,9 +233,9 @@ export interface Done {
 export type StorageEvent =
   /** `olderVersions`: how many versions its page tables keep below the newest ones. */
   | ({ type: 'committed'; checkpoint: Checkpoint; olderVersions: number } & Ticket)
-  /** Everything of this generation that was not committed before has failed. `byCaller`: nothing has failed but what the caller has aborted; `hasBase`: what the memory
+  /** Everything of this generation that was not committed before has failed. `suspect`: the shadows may be what is wrong; `hasBase`: what the memory
    * descends from is still in the store. */
-  | ({ type: 'failed'; error: PlainError; byCaller: boolean; hasBase: boolean } & Omit<Ticket, 'sequence'>)
+  | ({ type: 'failed'; error: PlainError; suspect: boolean; hasBase: boolean } & Omit<Ticket, 'sequence'>)
   | { type: 'reply'; call: number; value?: unknown; error?: PlainError }
   | { type: 'restored'; session: number; donePages: number; totalPages: number }
   | { type: 'attached'; ring: number }

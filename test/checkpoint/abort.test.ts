@@ -202,4 +202,26 @@ describe('a signal that is aborted', () => {
     );
     assert.deepEqual(result, { result: 'TIDEMARK_ABORTED', cause: true, dirty: [1, 2] });
   });
+
+  it('is not what the checkpoint before it is told when that fails by itself', async () => {
+    const result = await inChild(
+      { faults: 'log.write:2' },
+      async ({ Checkpointer, Region, PAGE, stamp, outcome }, path) => {
+        const region = Region.allocate(16 * PAGE);
+        const c = await Checkpointer.open(path, { regions: { r: region } });
+        stamp(region, 0, 1);
+        await c.checkpoint();
+        const abort = new AbortController();
+        stamp(region, 1, 2);
+        const before = c.checkpoint();
+        stamp(region, 2, 2);
+        const aborted = c.checkpoint({ signal: abort.signal });
+        abort.abort();
+        const ends = [await outcome(before), await outcome(aborted)];
+        return { ends, dirty: [...region.dirtyRanges()], next: (await c.checkpoint()).regions.r!.pages };
+      },
+      `${path}-failing`,
+    );
+    assert.deepEqual(result, { ends: ['TIDEMARK_WRITE_FAILED', 'TIDEMARK_ABORTED'], dirty: [1, 2], next: 2 });
+  });
 });

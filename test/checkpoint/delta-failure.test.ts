@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { storeFolders } from '../support/folders.js';
 import { inChild } from '../support/in-child.js';
-import { hashOf, restoredFresh } from '../support/kit.js';
+import { Checkpointer, Engine, hashOf, outcome, PAGE, Region, range, restoredFresh, stamp } from '../support/kit.js';
 import { assertSound } from '../support/log-files.js';
 
 /** What a child process has seen: the content of every checkpoint that was acknowledged, how the others ended, how many deltas there were. */
@@ -130,5 +130,26 @@ describe('deltas and a checkpoint that fails', function () {
       folder(),
     );
     assert.deepEqual(outcomes, ['ok', 'TIDEMARK_ABORTED', 'ok']);
+  });
+
+  it('keep the shadows of what is stored where it is not their fault', async () => {
+    const path = folder();
+    const PAGES = 100;
+    const region = Region.allocate(PAGES * PAGE);
+    const engine = new Engine({ workers: 1 });
+    const c = await Checkpointer.open(path, { regions: { r: region }, engine });
+    const bytes = new Uint8Array(region.buffer);
+    stamp(region, range(0, PAGES), 1);
+    await c.checkpoint({ label: 'taken' });
+    bytes[0]!++;
+    assert.equal(await outcome(c.checkpoint({ label: 'taken' })), 'TIDEMARK_NAME_TAKEN');
+    for (let page = 0; page < PAGES; page++) bytes[page * PAGE + 9]!++;
+    const { regions } = await c.checkpoint();
+    // Page 0 was in the one that failed: what its shadow holds is not stored.
+    assert.deepEqual([regions.r!.pages, regions.r!.deltaPages], [PAGES, PAGES - 1]);
+    const whole = Buffer.from(bytes);
+    await c.close();
+    assert.ok(whole.equals(await restoredFresh(path)));
+    await engine.close();
   });
 });

@@ -201,26 +201,18 @@ export class OfflineDecoder {
     const [fullParts, deltaParts] = [full.list(), deltas.list()];
     const plainParts = new Map(plain.list().map((part) => [part.record, part]));
     const start = performance.now();
-    const gather = (reader: ExtentReader, { slots, places }: Part): void =>
-      reader.gather(
-        slots,
-        Uint32Array.from(places, (place) => crcs[place]!),
-        this.#scratch,
-      );
+    const gather = (reader: ExtentReader, { slots, places }: Part): void => {
+      const expected = Uint32Array.from(places, (place) => crcs[place]!);
+      reader.gather(slots, expected, this.#scratch);
+    };
     for (const part of [...fullParts, ...deltaParts]) {
       // What else is wanted of an extent goes along.
       const reader = this.#read(part.record);
       const also = plainParts.get(part.record);
       plainParts.delete(part.record);
       if (also !== undefined) gather(reader, also);
-      collectPart(reader, part, this.#scratch);
-      addon().assemblePages(
-        this.#scratch.subarray(0, part.slots.length * PAGE_SIZE),
-        part.kind === Version.delta,
-        part.places,
-        memory,
-        segments,
-      );
+      const bytes = collectPart(reader, part, this.#scratch);
+      addon().assemblePages(bytes, part.kind === Version.delta, part.places, memory, segments);
     }
     for (const part of plainParts.values()) gather(this.#read(part.record), part);
     for (const segment of segments) {
