@@ -8,11 +8,11 @@ import { draw } from './support/plot.js';
 import { type Results, times } from './support/report.js';
 
 /**
- * `npm run bench -- [--quick] [--only budgets,peers] [--output bench-results]`: what this machine makes of tidemark, each figure beside a limit or
+ * `npm run bench -- [--quick] [--only capture,peers] [--output bench-results]`: what this machine makes of tidemark, each figure beside a limit or
  * a peer measured in the same run. Text on stdout, and in the folder: the same text, JSON, and plots as SVG.
  * `npm run bench -- deltas [options]`: the parameters of deltas.
  */
-const SUITES = ['budgets', 'commits', 'restore', 'peers', 'programs', 'growth', 'frames', 'precopy', 'memory'];
+const SUITES = ['capture', 'store', 'deltas', 'restore', 'precopy', 'memory', 'programs', 'peers', 'growth', 'frames'];
 
 if (process.argv[2] === 'deltas') {
   process.argv.splice(2, 1);

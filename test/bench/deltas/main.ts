@@ -4,30 +4,21 @@ import { DELTA_FRAME_PAGES, DELTA_LEVEL } from '../../../lib/chain/extent.js';
 import { MAX_WORDS } from '../../../lib/engine/shadows.js';
 import { capabilities, Engine } from '../../../lib/index.js';
 import { hot, parts, sqlite, sqliteShop, uniform, vm, type Workload } from './epochs.js';
-import { heading, measureD, measureDatabases, measureNoise } from './live.js';
 import type { Parameters } from './offline.js';
 import { sweep } from './sweep.js';
 
-/**
- * What deltas save and cost, by what is chosen about them.
- * `npm run bench -- deltas --mib 256 --live-mib 1024 --rounds 5 --only table,d,noise,databases`
- */
+/** What deltas save and cost, by what is chosen about them: `npm run bench -- deltas --mib 256 --rounds 5`. */
 const { values } = parseArgs({
   options: {
     mib: { type: 'string', default: '256' },
     rounds: { type: 'string', default: '5' },
-    'live-mib': { type: 'string', default: '1024' },
-    only: { type: 'string', default: 'table,d,noise,databases' },
   },
 });
 const mib = Number(values.mib);
 const rounds = Number(values.rounds);
-const wants = (what: string): boolean => values.only.split(',').includes(what);
 
 console.log(`${cpus()[0]!.model}, ${availableParallelism()} cores, Linux ${capabilities().kernel}, Node ${process.version}`);
-console.log(
-  `${rounds} rounds, in turn: the least of them (and their median) in the tables of parameters, then medians (and what they lie between)\n`,
-);
+console.log(`${rounds} rounds, in turn: the least of them (and their median)\n`);
 
 const chosen: Parameters = {
   maxDeltas: new Engine().maxDeltas,
@@ -35,21 +26,12 @@ const chosen: Parameters = {
   level: DELTA_LEVEL,
   maxWords: MAX_WORDS,
 };
-if (wants('table')) {
-  const workloads: (() => Workload | Promise<Workload>)[] = [
-    () => uniform(mib, 40),
-    () => hot(mib, 70),
-    () => parts(Math.ceil(mib / 4), 70),
-    () => sqlite(35, 200),
-    () => sqliteShop(35, 200),
-    () => vm(60),
-  ];
-  for (const make of workloads) sweep(await make(), chosen, rounds);
-}
-if (wants('d') || wants('noise') || wants('databases')) heading();
-if (wants('d')) {
-  await measureD(Number(values['live-mib']) << 20, rounds * 2, 'relaxed');
-  await measureD(Number(values['live-mib']) << 20, rounds * 2, 'sync');
-}
-if (wants('noise')) await measureNoise(mib << 20, rounds);
-if (wants('databases')) await measureDatabases();
+const workloads: (() => Workload | Promise<Workload>)[] = [
+  () => uniform(mib, 40),
+  () => hot(mib, 70),
+  () => parts(Math.ceil(mib / 4), 70),
+  () => sqlite(35, 200),
+  () => sqliteShop(35, 200),
+  () => vm(60),
+];
+for (const make of workloads) sweep(await make(), chosen, rounds);

@@ -35,3 +35,12 @@ export class Records {
     for (let k = 0; k < count; k++) this.write(view, bytes, (this.random() % pages) * 4096 + (this.random() % 64) * 64);
   }
 }
+
+/** Records in all of a memory, faster than `fill`: a block of them again and again, each page with a number of its own. */
+export function fillQuickly(bytes: Uint8Array): void {
+  const block = Math.min(bytes.length, 64 << 20);
+  new Records().fill(bytes.subarray(0, block));
+  for (let at = block; at < bytes.length; at += block) bytes.copyWithin(at, 0, Math.min(block, bytes.length - at));
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = block; at < bytes.length; at += 4096) view.setUint32(at + 4, at / 4096, true);
+}

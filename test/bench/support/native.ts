@@ -17,6 +17,13 @@ export function compile(name: string, folder: string): string {
   return program;
 }
 
+/** Compiles one as a library to be preloaded. @returns its path */
+export function compileShared(name: string, folder: string): string {
+  const library = join(folder, `${name}.so`);
+  execFileSync('c++', ['-O2', '-std=c++17', '-shared', '-fPIC', '-o', library, join(sources, `${name}.cc`), '-ldl']);
+  return library;
+}
+
 /** Runs a program that prints one line of JSON. */
 export function run<T>(program: string, ...options: (string | number)[]): T {
   return JSON.parse(execFileSync(program, options.map(String), { encoding: 'utf8', maxBuffer: 1 << 26 })) as T;

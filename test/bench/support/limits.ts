@@ -1,0 +1,102 @@
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { ClassicLevel } from 'classic-level';
+import { zstd } from '../../../lib/chain/zstd.js';
+import { compile, run } from './native.js';
+
+export const FRAME_BYTES = 65536;
+export const PAGE_BYTES = 4096;
+
+/** Milliseconds, one a round; `touchNs` in nanoseconds a page. */
+export interface CopyLimits {
+  scan: number[];
+  scanCopy: number[];
+  copy: number[];
+  copyOnAll: number[];
+  touchNs: number[];
+}
+
+/** Finding and copying dirty pages, in C++. */
+export function copyLimits(mib: number, share: number, rounds: number, threads: number, scratch: string): CopyLimits {
+  return run<CopyLimits>(compile('limits', scratch), mib, share, rounds, threads);
+}
+
+/** zstd level 1 at 64 KiB on all cores, through zstd-napi: milliseconds, one a round, and what it gives. */
+export async function compressOnAll(
+  memory: Uint8Array,
+  cores: number,
+  rounds: number,
+): Promise<{ ms: number[]; stored: number }> {
+  const shared = new SharedArrayBuffer(memory.length);
+  new Uint8Array(shared).set(memory);
+  const part = Math.ceil(memory.length / FRAME_BYTES / cores) * FRAME_BYTES;
+  const answer = (worker: Worker): Promise<number> => new Promise((resolve) => worker.once('message', resolve));
+  const workers = Array.from({ length: cores }, (_, k) => {
+    const end = Math.min((k + 1) * part, memory.length);
+    return new Worker(new URL('./zstd-limit.js', import.meta.url), { workerData: { memory: shared, first: k * part, end } });
+  });
+  await Promise.all(workers.map(answer));
+  const ms: number[] = [];
+  let stored = 0;
+  for (let round = 0; round < rounds; round++) {
+    const start = performance.now();
+    for (const worker of workers) worker.postMessage('compress');
+    stored = (await Promise.all(workers.map(answer))).reduce((a, b) => a + b);
+    ms.push(performance.now() - start);
+  }
+  await Promise.all(workers.map((worker) => worker.terminate()));
+  return { ms, stored };
+}
+
+/** LevelDB alone: as many bytes in records of a MiB, a few to a batch, synced at the end. Milliseconds. */
+export async function levelDbAlone(byteLength: number, folder: string): Promise<number> {
+  const options = {
+    keyEncoding: 'binary',
+    valueEncoding: 'binary',
+    compression: false,
+    writeBufferSize: 32 << 20,
+    maxFileSize: 32 << 20,
+  };
+  const db = new ClassicLevel<Uint8Array, Uint8Array>(folder, options);
+  await db.open();
+  const record = new Uint8Array(1 << 20);
+  for (let k = 0; k < record.length; k++) record[k] = Math.imul(k, 2654435761) >>> 13;
+  const start = performance.now();
+  let key = 0;
+  for (let left = byteLength; left > 0; ) {
+    const batch: { type: 'put'; key: Uint8Array; value: Uint8Array }[] = [];
+    for (; left > 0 && batch.length < 4; left -= record.length) {
+      const bytes = Buffer.alloc(8);
+      bytes.writeBigUInt64BE(BigInt(key++));
+      batch.push({ type: 'put', key: bytes, value: record.subarray(0, Math.min(left, record.length)) });
+    }
+    await db.batch(batch, { sync: left <= 0 });
+  }
+  const spent = performance.now() - start;
+  await db.close();
+  rmSync(folder, { recursive: true, force: true });
+  return spent;
+}
+
+/** zstd decompression and UFFDIO_COPY of memory, on all threads, in C++. */
+export function restoreLimit(
+  memory: Uint8Array,
+  rounds: number,
+  threads: number,
+  scratch: string,
+): { both: number[]; decompress: number[]; fill: number[] } {
+  const file = join(scratch, 'frames');
+  const descriptor = openSync(file, 'w');
+  const context = new (zstd().CCtx)();
+  const target = Buffer.alloc(4 + zstd().compressBound(FRAME_BYTES));
+  for (let at = 0; at < memory.length; at += FRAME_BYTES) {
+    const length = context.compress(target.subarray(4), memory.subarray(at, at + FRAME_BYTES), 1);
+    target.writeUInt32LE(length);
+    writeSync(descriptor, target, 0, 4 + length);
+  }
+  closeSync(descriptor);
+  const result = run<ReturnType<typeof restoreLimit>>(compile('restore-limit', scratch), file, rounds, threads);
+  rmSync(file);
+  return result;
+}
