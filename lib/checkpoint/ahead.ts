@@ -1,5 +1,6 @@
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { countPages, type Runs, union } from '../chain/runs.js';
+import { EncodeQueue } from '../engine/encode-queue.js';
 import type { Engine } from '../engine/engine.js';
 import type { Ticket } from '../engine/protocol.js';
 import { ShadowMode } from '../engine/shadows.js';
@@ -92,7 +93,8 @@ export class Ahead {
     const taken = whole ? region.populated() : runs;
     const job = { ...this.ticket, slot, ordinal: this.ordinal(member), level: this.#level };
     const shadows = member.shadow?.slice(ShadowMode.ahead, this.ticket.sequence);
-    const copy = new SliceCopy(this.#engine, region, taken, job, shadows);
+    const queue = new EncodeQueue(this.#engine);
+    const copy = new SliceCopy(this.#engine, queue, region, taken, job, shadows);
     this.#current = { member, copy };
     this.#taken += countPages(taken);
     while (!copy.done) {
@@ -105,6 +107,7 @@ export class Ahead {
         continue;
       }
       copy.copy(segments);
+      queue.flush();
       this.#send();
       await setImmediate();
       if (this.#ended) return 0;

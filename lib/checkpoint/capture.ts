@@ -1,6 +1,7 @@
 import { concat, countPages, type Runs } from '../chain/runs.js';
+import { EncodeQueue } from '../engine/encode-queue.js';
 import type { Engine } from '../engine/engine.js';
-import type { CapturedAttachment, CapturedRegion, ShadowJob, Slice, Ticket } from '../engine/protocol.js';
+import type { CapturedAttachment, CapturedRegion, Slice, Ticket } from '../engine/protocol.js';
 import { type RegionShadow, ShadowMode, type SliceShadow } from '../engine/shadows.js';
 import { TidemarkError } from '../errors.js';
 import { fault } from '../faults.js';
@@ -61,6 +62,7 @@ export function capture(
   wanted: (scanned: Scanned[]) => boolean = () => true,
 ): Capture | undefined {
   const scanned: Scanned[] = [];
+  const queue = new EncodeQueue(engine);
   try {
     for (const { region } of inputs) scanned.push({ region, runs: region.scan(true) });
     if (!wanted(scanned)) {
@@ -72,12 +74,16 @@ export function capture(
       // What it holds is of other memory, or of what was never stored.
       if (fresh) shadow?.fail(0);
       const shadows = shadow?.slice(whole ? ShadowMode.whole : ShadowMode.written, job.sequence);
-      const slice = new SliceCopy(engine, region, runs, { ...job, slot, ordinal }, shadows);
-      while (!slice.done) slice.copy(engine.acquire(Math.min(slice.segmentsLeft, SEGMENTS_AT_ONCE)));
+      const slice = new SliceCopy(engine, queue, region, runs, { ...job, slot, ordinal }, shadows);
+      while (!slice.done) slice.copy(queue.acquire(Math.min(slice.segmentsLeft, SEGMENTS_AT_ONCE)));
       return { name, slot, byteLength: region.byteLength, length: length ?? region.byteLength, fresh, ...slice.take() };
     });
-    return { regions, attachments: attachments.map((attachment) => stage(engine, attachment, job)), scanned };
+    const staged = attachments.map((attachment) => stage(engine, queue, attachment, job));
+    queue.flush();
+    return { regions, attachments: staged, scanned };
   } catch (error) {
+    // Their segments come back when they have been encoded.
+    queue.flush();
     giveBack(scanned);
     throw captureError(error);
   }
@@ -96,9 +102,10 @@ export function giveBack(scanned: readonly Scanned[]): void {
   for (const { region, runs } of scanned) region.giveBack(runs);
 }
 
-/** Copies runs of a region to staging, some segments at a time, and has each encoded. */
+/** Copies runs of a region to staging, some segments at a time, and queues each to be encoded. */
 export class SliceCopy {
   readonly #engine: Engine;
+  readonly #queue: EncodeQueue;
   readonly #region: Region;
   readonly #runs: Runs;
   readonly #job: EncodeFor & { slot: number; ordinal: number };
@@ -112,6 +119,7 @@ export class SliceCopy {
 
   constructor(
     engine: Engine,
+    queue: EncodeQueue,
     region: Region,
     runs: Runs,
     job: EncodeFor & { slot: number; ordinal: number },
@@ -119,6 +127,7 @@ export class SliceCopy {
   ) {
     this.#shadows = shadows;
     this.#engine = engine;
+    this.#queue = queue;
     this.#region = region;
     this.#runs = runs;
     this.#job = job;
@@ -180,7 +189,7 @@ export class SliceCopy {
   #send(segment: number | null, pages: Uint32Array, zeros: Uint32Array): void {
     // Copies: a view in a message takes all of its buffer along, here the numbers of all segments of this call.
     const shadow = this.#shadows?.job(pages.slice(), zeros.slice()) ?? null;
-    encode(this.#engine, this.#job, this.#ordinal++, segment, pages.length, shadow);
+    this.#queue.add({ type: 'encode', ...this.#job, ordinal: this.#ordinal++, segment, pages: pages.length, shadow });
     this.#segments.push(pages.length);
     this.#shadows?.noteSent();
   }
@@ -207,32 +216,25 @@ export class SliceCopy {
   }
 }
 
-function encode(
-  engine: Engine,
-  job: EncodeFor & { slot: number },
-  ordinal: number,
-  segment: number | null,
-  pages: number,
-  shadow: ShadowJob | null,
-): void {
-  const { session, generation, sequence, slot, level } = job;
-  engine.encode({ type: 'encode', session, generation, sequence, slot, ordinal, segment, pages, level, shadow });
-}
-
 /** Copies an attachment to staging, in pages, the last one filled up with zeros. One that is unchanged is only named. */
-function stage(engine: Engine, { name, slot, bytes, sha256, unchanged }: Attachment, job: EncodeFor): CapturedAttachment {
+function stage(
+  engine: Engine,
+  queue: EncodeQueue,
+  { name, slot, bytes, sha256, unchanged }: Attachment,
+  job: EncodeFor,
+): CapturedAttachment {
   const captured = { name, slot, byteLength: bytes.length, sha256 };
   if (unchanged) return { ...captured, segments: null };
   const { staging } = engine;
   const counts: number[] = [];
   for (let at = 0; at < bytes.length; ) {
-    const [segment] = engine.acquire(1) as unknown as [number];
+    const [segment] = queue.acquire(1) as unknown as [number];
     const part = bytes.subarray(at, at + SEGMENT_PAGES * PAGE_SIZE);
     const pages = Math.ceil(part.length / PAGE_SIZE);
     const target = staging.pages(segment, pages);
     target.set(part);
     target.fill(0, part.length);
-    encode(engine, { ...job, slot }, counts.length, segment, pages, null);
+    queue.add({ type: 'encode', ...job, slot, ordinal: counts.length, segment, pages, shadow: null });
     counts.push(pages);
     at += part.length;
   }

@@ -179,6 +179,8 @@ function run(job: CodecJob & { job: number }): void {
   storage.postMessage(answer);
 }
 
-parentPort!.on('message', (job: EncodeJob) => encode(job));
+parentPort!.on('message', (jobs: EncodeJob[]) => {
+  for (const job of jobs) encode(job);
+});
 parentPort!.postMessage('ready');
 storage.on('message', (job: CodecJob & { job: number }) => run(job));

@@ -296,10 +296,12 @@ export class Engine {
     if (performance.now() - started > this.#options.stallMs) throw stalled({ code: 'ERR_STALLED' }, this.#options.stallMs);
   }
 
-  /** @internal */
-  encode(job: EncodeJob): void {
+  /** @internal In turn, one message for each codec thread. */
+  encode(jobs: readonly EncodeJob[]): void {
     const codecs = this.#codecs;
-    codecs[this.#turn++ % codecs.length]!.postMessage(job);
+    const each = codecs.map((): EncodeJob[] => []);
+    for (const job of jobs) each[this.#turn++ % codecs.length]!.push(job);
+    for (const [k, some] of each.entries()) if (some.length > 0) codecs[k]!.postMessage(some);
   }
 
   async #startCodecs(): Promise<void> {

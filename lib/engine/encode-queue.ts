@@ -1,0 +1,32 @@
+import type { Engine } from './engine.js';
+import type { EncodeJob } from './protocol.js';
+
+/**
+ * Jobs for codec threads, held back while there is staging to go on with: on few cores the threads would take the processor from the capture that the
+ * program waits for, and a message for each job costs more than one for all.
+ */
+export class EncodeQueue {
+  readonly #engine: Engine;
+  #jobs: EncodeJob[] = [];
+
+  constructor(engine: Engine) {
+    this.#engine = engine;
+  }
+
+  add(job: EncodeJob): void {
+    this.#jobs.push(job);
+  }
+
+  /** At least one free segment. What is held is sent before it waits: nothing else might ever free one. @throws `TIDEMARK_STALLED` */
+  acquire(want: number): Int32Array {
+    const free = this.#engine.tryAcquire(want);
+    if (free !== undefined) return free;
+    this.flush();
+    return this.#engine.acquire(want);
+  }
+
+  flush(): void {
+    if (this.#jobs.length > 0) this.#engine.encode(this.#jobs);
+    this.#jobs = [];
+  }
+}
