@@ -4,7 +4,7 @@ import { Checkpointer, Engine } from '../../../lib/index.js';
 import { PAGE_SIZE } from '../../../lib/kernel/addon.js';
 import { collect, expectPages, Pages, RecordMemory, sizeName } from './memory.js';
 import { times } from './report.js';
-import { digits, type Spread, show, spread } from './spread.js';
+import { digits, duration, type Spread, show, spread } from './spread.js';
 import type { Bench } from './suite.js';
 
 /** 1 % of 1 GiB. */
@@ -86,7 +86,7 @@ export async function regionSizes({ report, quick, scratch }: Bench): Promise<vo
     rows.push([
       parts === 1 ? sizeName(bytes) : `${sizeName(bytes)}, in ${parts} regions`,
       `${digits(bytes / fullMs / 1000)} MB/s`,
-      show(scan, 'ms'),
+      duration(scan),
       show(capture, 'ms'),
       show(durable, 'ms'),
       kilobytes(full.stored),
@@ -167,8 +167,8 @@ export async function dirtyShares({ report, quick, scratch }: Bench): Promise<vo
         `${percent} %`,
         share === 1 && name !== 'one run' ? `all, written in order of "${name}"` : name,
         String(count),
-        show(capture, 'ms'),
-        show(copy, 'ms'),
+        duration(capture),
+        duration(copy),
         times(capture.median / copy.median),
         show(spread(durable), 'ms'),
         show(spread(stored.map((one) => one / count)), ''),

@@ -6,7 +6,7 @@ import { PAGE_SIZE } from '../../../lib/kernel/addon.js';
 import { Records } from './data.js';
 import { collect, expectPages, Pages, RecordMemory, sizeName, statusBytes } from './memory.js';
 import { times } from './report.js';
-import { digits, show, spread } from './spread.js';
+import { digits, duration, show, spread } from './spread.js';
 import type { Bench } from './suite.js';
 
 interface Width {
@@ -126,8 +126,8 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
   const counts = quick ? [1, 10, 100] : [1, 10, 100, 1000];
   const rows: string[][] = [];
   const curves: [number, number][][] = [[], [], []];
+  let last: { count: number; rest: number } | undefined;
   for (const count of counts) {
-    await collect();
     const before = { anonymous: statusBytes('RssAnon'), tables: statusBytes('VmPTE') };
     const folder = join(scratch, `fleet-${count}`);
     const engine = new Engine({ maxShadowBytes: Math.ceil((count * POPULATED * 8) / 7) });
@@ -144,7 +144,7 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
       together!.push(ms / count);
       captures!.push(taken.reduce((sum, { timings }) => sum + timings.captureMs, 0) / count);
     }
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < (quick ? 1 : 3); round++) {
       fleet.write();
       const start = performance.now();
       for (const checkpointer of fleet.checkpointers) expectPages(await checkpointer.checkpoint(), WRITTEN);
@@ -154,9 +154,11 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
     const beyond = statusBytes('RssAnon') - before.anonymous - count * POPULATED;
     const tables = statusBytes('VmPTE') - before.tables;
     const { shadowUsedBytes } = engine.stats();
+    const rest = beyond - shadowUsedBytes;
     const threads = readdirSync('/proc/self/task').length;
     await fleet.close();
     await engine.close();
+    await collect();
     rmSync(folder, { recursive: true });
     const [each, single, capture] = [spread(together!), spread(alone!), spread(captures!)];
     rows.push([
@@ -165,13 +167,14 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
       digits(1000 / each.median),
       show(single, 'ms'),
       times(single.median / each.median),
-      show({ ...capture, median: capture.median * 1000, min: capture.min * 1000, max: capture.max * 1000 }, 'us'),
+      duration(capture),
       digits(beyond / 2 ** 20),
       digits(shadowUsedBytes / 2 ** 20),
-      digits((beyond - shadowUsedBytes) / count / 1024),
+      last === undefined ? '' : digits((rest - last.rest) / (count - last.count) / 1024),
       digits(tables / 2 ** 20),
       String(threads),
     ]);
+    last = { count, rest };
     for (const [k, one] of [each, single, capture].entries()) curves[k]!.push([count, one.median]);
   }
   report.table({
@@ -185,7 +188,7 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
       'capture',
       'RssAnon beyond the regions, MiB',
       'of it shadows, MiB',
-      'the rest for each, KiB',
+      'the rest, for each more, KiB',
       'page tables, MiB',
       'threads',
     ],
@@ -200,6 +203,7 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
   });
   report.note(
     'One store, one engine, a branch each, durability `sync`; the process has as many threads as it says, whose number does not depend on that of the checkpointers. ' +
-      'Memory is what the process had more at the end than before regions, engine and store were made; page tables are the kernel’s (every reserved page that is tracked has an entry).',
+      'Memory is what the process had more at the end than before regions, engine and store were made; the rest is that of all threads, with staging (a checkpoint in flight takes a segment, as long as there are any) ' +
+      `and what is kept for each page of a region, ${RESERVED / PAGE_SIZE} of them for each, with content or not; page tables are the kernel’s (every tracked page has an entry).`,
   );
 }
