@@ -133,7 +133,7 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
     const engine = new Engine({ maxShadowBytes: Math.ceil((count * POPULATED * 8) / 7) });
     const fleet = await Fleet.open(folder, engine, count);
     await Promise.all(fleet.checkpointers.map((checkpointer) => checkpointer.checkpoint()));
-    const [together, alone, captures]: number[][] = [[], [], []];
+    const [together, alone, captures, lonely]: number[][] = [[], [], [], []];
     for (let round = 0; round <= (quick ? 3 : 7); round++) {
       fleet.write();
       const start = performance.now();
@@ -144,11 +144,17 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
       together!.push(ms / count);
       captures!.push(taken.reduce((sum, { timings }) => sum + timings.captureMs, 0) / count);
     }
-    for (let round = 0; round < (quick ? 1 : 3); round++) {
+    for (let round = 0; round < (quick ? 1 : Math.max(3, 21 / count)); round++) {
       fleet.write();
       const start = performance.now();
-      for (const checkpointer of fleet.checkpointers) expectPages(await checkpointer.checkpoint(), WRITTEN);
+      let captureMs = 0;
+      for (const checkpointer of fleet.checkpointers) {
+        const checkpoint = await checkpointer.checkpoint();
+        expectPages(checkpoint, WRITTEN);
+        captureMs += checkpoint.timings.captureMs;
+      }
       alone!.push((performance.now() - start) / count);
+      lonely!.push(captureMs / count);
     }
     await collect();
     const beyond = statusBytes('RssAnon') - before.anonymous - count * POPULATED;
@@ -168,6 +174,7 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
       show(single, 'ms'),
       times(single.median / each.median),
       duration(capture),
+      duration(spread(lonely!)),
       digits(beyond / 2 ** 20),
       digits(shadowUsedBytes / 2 ** 20),
       last === undefined ? '' : digits((rest - last.rest) / (count - last.count) / 1024),
@@ -185,7 +192,8 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
       'a second',
       'one after the other',
       'gained by sharing syncs',
-      'capture',
+      'all at once: capture',
+      'one after the other: capture',
       'RssAnon beyond the regions, MiB',
       'of it shadows, MiB',
       'the rest, for each more, KiB',
@@ -202,7 +210,8 @@ export async function fleets({ report, quick, scratch }: Bench): Promise<void> {
     series: ['all at once', 'one after the other', 'capture'].map((name, k) => ({ name, points: curves[k]! })),
   });
   report.note(
-    'One store, one engine, a branch each, durability `sync`; the process has as many threads as it says, whose number does not depend on that of the checkpointers. ' +
+    'One store, one engine, a branch each, durability `sync`. A capture takes at least one segment of staging until it is written: more of them at once than there are segments wait for one another inside their captures. ' +
+      'Threads are all that the process has. ' +
       'Memory is what the process had more at the end than before regions, engine and store were made; the rest is that of all threads, with staging (a checkpoint in flight takes a segment, as long as there are any) ' +
       `and what is kept for each page of a region, ${RESERVED / PAGE_SIZE} of them for each, with content or not; page tables are the kernel’s (every tracked page has an entry).`,
   );
