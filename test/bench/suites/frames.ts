@@ -4,7 +4,7 @@ import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../../../lib/kernel/addon.js';
 import { Recorder } from '../deltas/epochs.js';
 import { Records } from '../support/data.js';
 import { type Database, regionOf, transactions, virtualMachine } from '../support/databases.js';
-import { type Effort, type Figures, type Layout, LayoutStore } from '../support/layouts.js';
+import { type Effort, type Figures, type Layout, LayoutStore, pagesOf } from '../support/layouts.js';
 import type { Report } from '../support/report.js';
 import { digits, type Spread, show, spread, type Unit } from '../support/spread.js';
 import type { Suite } from '../support/suite.js';
@@ -89,7 +89,7 @@ function tabulate(report: Report, { name, what, pages }: Data, found: Map<Layout
   const cell = (one: Spread, unit: Unit, winner: number): string => `${show(one, unit)}${one.median === winner ? ' (best)' : ''}`;
   report.table({
     title: `**${name}** ${what}, ${digits(pages.length / 2 ** 20)} MiB that are not zero; bold: what the library writes`,
-    columns: ['frame', 'record', 'stored, of that', ...columns.map(({ title }) => title)],
+    columns: ['frame', 'record', 'stored, against bold', ...columns.map(({ title }) => title)],
     rows: layouts.map((layout, k) => {
       const row = [
         `${layout.framePages} pages`,
@@ -102,13 +102,13 @@ function tabulate(report: Report, { name, what, pages }: Data, found: Map<Layout
   });
   report.plot({
     name: `frames-${name.toLowerCase()}`,
-    title: `${name}: a page at random against its size, records of ${RECORDS.join(', ')} frames`,
-    x: { label: 'stored a page, bytes', log: true },
+    title: `${name}: a page at random, by what is read and decompressed for it`,
+    x: { label: 'pages in a record', log: true },
     y: { label: 'a page at random, us', log: true },
     series: FRAMES.map((framePages) => ({
       name: `frames of ${framePages} pages`,
       points: layouts.flatMap((layout, k): [number, number][] =>
-        layout.framePages === framePages ? [[columns[0]!.spreads[k]!.median, columns[2]!.spreads[k]!.median]] : [],
+        layout.framePages === framePages ? [[pagesOf(layout), columns[2]!.spreads[k]!.median]] : [],
       ),
     })),
   });
