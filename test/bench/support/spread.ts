@@ -24,6 +24,12 @@ export function show({ median, min, max, rounds }: Spread, unit: Unit): string {
   return unit === '' ? value : `${value} ${unit}`;
 }
 
+/** Milliseconds, and what is less than one of them as microseconds. */
+export function duration(time: Spread): string {
+  if (time.median >= 1) return ms(time);
+  return show({ ...time, median: time.median * 1000, min: time.min * 1000, max: time.max * 1000 }, 'us');
+}
+
 /** Three digits that count, and never an exponent. */
 export function digits(value: number): string {
   const size = Math.abs(value);
