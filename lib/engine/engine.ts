@@ -347,6 +347,7 @@ export class Engine {
     } finally {
       this.letGo();
       // Who ends later is told to #codecEnded; nobody waits here any more.
+      this.#attached = undefined;
       failed.catch(() => {});
       storage.off('exit', storageEnded);
     }

@@ -85,7 +85,7 @@ export function hot(mib: number, epochs: number): Workload {
     what: `the same, in the same ${count} pages every time, ${epochs} times`,
     epochs: recordRecords(mib, epochs, (records, memory) => {
       const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
-      for (let k = 0; k < count; k++) records.write(view, memory, k * 100 * PAGE_SIZE + (records.random() % 64) * 64);
+      for (let k = 0; k < count; k++) records.write(view, memory, k * 100 * PAGE_SIZE + records.below(64) * 64);
     }),
   };
 }
@@ -99,9 +99,8 @@ export function parts(mib: number, epochs: number): Workload {
     epochs: recordRecords(mib, epochs, (records, memory) => {
       const view = new DataView(memory.buffer, memory.byteOffset, memory.byteLength);
       for (let k = 0; k < count; k++) {
-        const page = records.random() % (memory.length / PAGE_SIZE);
-        for (let record = (records.random() >>> 8) % 64; record >= 0; record--)
-          records.write(view, memory, page * PAGE_SIZE + record * 64);
+        const page = records.below(memory.length / PAGE_SIZE);
+        for (let record = records.below(64); record >= 0; record--) records.write(view, memory, page * PAGE_SIZE + record * 64);
       }
     }),
   };

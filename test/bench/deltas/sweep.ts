@@ -118,10 +118,9 @@ function dearest(chain: Chain, epochs: number): number {
 /** Pages at random, of those that an epoch at random has written. */
 function readSome(decoder: OfflineDecoder, epochs: readonly Epoch[]): number[] {
   const choice = new Records();
-  const random = (below: number): number => (choice.random() >>> 8) % below;
   const times: number[] = [];
   while (times.length < READS) {
-    const epoch = 1 + random(epochs.length - 1);
+    const epoch = 1 + choice.below(epochs.length - 1);
     const { pages } = epochs[epoch]!;
     if (pages.length > 0) times.push(decoder.one(pages[random(pages.length)]!, epoch));
   }

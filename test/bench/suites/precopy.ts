@@ -1,8 +1,11 @@
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Checkpointer, Engine, Region } from '../../../lib/index.js';
 import { fillQuickly } from '../support/data.js';
 import { PAGE_BYTES } from '../support/limits.js';
+import { collect } from '../support/memory.js';
 import { Sampler } from '../support/memory-usage.js';
 import { digits, spread } from '../support/spread.js';
 import type { Suite } from '../support/suite.js';
@@ -24,7 +27,10 @@ export const suite: Suite = async ({ report, quick, scratch }) => {
   const runs: Record<'without' | 'with', Run[]> = { without: [], with: [] };
   for (let round = 0; round < (quick ? 1 : 3); round++) {
     for (const how of ['without', 'with'] as const) {
-      runs[how].push(await firstCheckpoint(mib, join(scratch, `${how}-${round}`), how === 'with'));
+      const folder = join(scratch, `${how}-${round}`);
+      runs[how].push(await firstCheckpoint(mib, folder, how === 'with'));
+      rmSync(folder, { recursive: true });
+      await collect();
     }
   }
   const of = (how: 'without' | 'with', what: (run: Run) => number) => spread(runs[how].map(what));
@@ -71,10 +77,13 @@ async function firstCheckpoint(mib: number, folder: string, ahead: boolean): Pro
   const sampler = await Sampler.start();
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
+  // It tells how late a turn was, from the first one on.
+  await sleep(20);
   const start = performance.now();
   if (ahead) await checkpointer.precopy();
   const { timings } = await checkpointer.checkpoint();
   const totalMs = performance.now() - start;
+  await sleep(20);
   delay.disable();
   clearInterval(writer);
   await sampler.stop();

@@ -10,6 +10,11 @@ export class Records {
     return this.#seed;
   }
 
+  /** From 0 to `end - 1`. Of the high bits: the low ones of this generator repeat soon. */
+  below(end: number): number {
+    return Math.floor((this.random() / 2 ** 32) * end);
+  }
+
   write(view: DataView, bytes: Uint8Array, at: number): void {
     const n = ++this.#counter;
     view.setUint32(at, n, true);
@@ -32,7 +37,7 @@ export class Records {
   touch(bytes: Uint8Array, count: number): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const pages = bytes.length / 4096;
-    for (let k = 0; k < count; k++) this.write(view, bytes, (this.random() % pages) * 4096 + (this.random() % 64) * 64);
+    for (let k = 0; k < count; k++) this.write(view, bytes, this.below(pages) * 4096 + this.below(64) * 64);
   }
 }
 

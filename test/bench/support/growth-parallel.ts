@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { type Checkpoint, Checkpointer, CheckpointStore, Engine, Region } from '../../../lib/index.js';
 import { PAGE_SIZE } from '../../../lib/kernel/addon.js';
 import { Records } from './data.js';
-import { collect, expectPages, Pages, RecordMemory, sizeName, statusBytes } from './memory.js';
+import { collect, expectPages, Pages, RecordMemory, sizeName } from './memory.js';
+import { statusBytes } from './memory-usage.js';
 import { times } from './report.js';
 import { digits, duration, show, spread } from './spread.js';
 import type { Bench } from './suite.js';
@@ -105,11 +106,11 @@ class Fleet {
 
   write(): void {
     for (const { bytes, view } of this.#memories) {
-      const first = this.#records.random() >>> 8;
       const step = POPULATED / PAGE_SIZE / WRITTEN;
+      const first = this.#records.below(step);
       for (let k = 0; k < WRITTEN; k++) {
-        const record = (this.#records.random() >>> 8) % (PAGE_SIZE / 64);
-        this.#records.write(view, bytes, ((first % step) + k * step) * PAGE_SIZE + record * 64);
+        const record = this.#records.below(PAGE_SIZE / 64);
+        this.#records.write(view, bytes, (first + k * step) * PAGE_SIZE + record * 64);
       }
     }
   }

@@ -8,7 +8,7 @@ import { Codec, Kind, openRecord, RECORD_HEADER, recordKey, writeHeader } from '
 import { frameContext, zstd } from '../../../lib/chain/zstd.js';
 import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../../../lib/kernel/addon.js';
 import { Records } from './data.js';
-import { writtenBytes } from './memory.js';
+import { writtenBytes } from './memory-usage.js';
 
 /** How pages are put into records. */
 export interface Layout {

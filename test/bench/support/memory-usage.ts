@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 
 /** A figure of /proc/self/status that is in kB, in bytes. */
-export function statusBytes(name: 'RssAnon' | 'VmRSS' | 'RssShmem'): number {
+export function statusBytes(name: 'RssAnon' | 'VmPTE'): number {
   return Number(new RegExp(`${name}:\\s+(\\d+)`).exec(readFileSync('/proc/self/status', 'latin1'))![1]) * 1024;
 }
 

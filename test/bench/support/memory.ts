@@ -1,5 +1,4 @@
 import { constants } from 'node:buffer';
-import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { type Checkpoint, Region } from '../../../lib/index.js';
@@ -51,7 +50,7 @@ export class RecordMemory {
   touch(pages: Uint32Array): void {
     for (const page of pages) {
       const { bytes, view } = this.#parts[Math.floor(page / this.#partPages)]!;
-      const record = (this.#records.random() >>> 8) % (PAGE_SIZE / 64);
+      const record = this.#records.below(PAGE_SIZE / 64);
       this.#records.write(view, bytes, (page % this.#partPages) * PAGE_SIZE + record * 64);
     }
   }
@@ -80,16 +79,11 @@ export class Pages {
     this.#order = Uint32Array.from({ length: pages }, (_, k) => k);
   }
 
-  /** Below `below`: the high bits, for the low ones of this generator repeat soon. */
-  #random(below: number): number {
-    return Math.floor((this.#choice.random() / 2 ** 32) * below);
-  }
-
   /** All different, in no order. */
   scattered(count: number): Uint32Array {
     const order = this.#order;
     for (let k = 0; k < count; k++) {
-      const other = k + this.#random(order.length - k);
+      const other = k + this.#choice.below(order.length - k);
       [order[k], order[other]] = [order[other]!, order[k]!];
     }
     return order.slice(0, count);
@@ -99,7 +93,7 @@ export class Pages {
   runs(count: number, length: number): Uint32Array {
     const places = new Set<number>();
     const slots = Math.floor(this.#order.length / length);
-    while (places.size < Math.ceil(count / length)) places.add(this.#random(slots) * length);
+    while (places.size < Math.ceil(count / length)) places.add(this.#choice.below(slots) * length);
     return Uint32Array.from([...places].flatMap((first) => Array.from({ length }, (_, k) => first + k))).subarray(0, count);
   }
 }
@@ -123,18 +117,6 @@ export async function collect(): Promise<void> {
     collector();
     await new Promise((resolve) => setImmediate(resolve));
   }
-}
-
-/** A line of `/proc/self/status` that is in kB, in bytes. */
-export function statusBytes(field: 'RssAnon' | 'VmPTE'): number {
-  const found = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(readFileSync('/proc/self/status', 'utf8'));
-  if (found === null) throw new Error(`/proc/self/status does not tell ${field}`);
-  return Number(found[1]) * 1024;
-}
-
-/** Bytes that the whole process has had written to disk. */
-export function writtenBytes(): number {
-  return Number(/^write_bytes: (\d+)/m.exec(readFileSync('/proc/self/io', 'utf8'))![1]);
 }
 
 /** `256 MiB`, `8 GiB`. */
