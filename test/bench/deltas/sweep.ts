@@ -122,7 +122,7 @@ function readSome(decoder: OfflineDecoder, epochs: readonly Epoch[]): number[] {
   while (times.length < READS) {
     const epoch = 1 + choice.below(epochs.length - 1);
     const { pages } = epochs[epoch]!;
-    if (pages.length > 0) times.push(decoder.one(pages[random(pages.length)]!, epoch));
+    if (pages.length > 0) times.push(decoder.one(pages[choice.below(pages.length)]!, epoch));
   }
   return times;
 }
