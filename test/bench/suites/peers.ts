@@ -136,4 +136,25 @@ export const suite: Suite = async (bench) => {
   );
   const enlarged = rows.reduce((sum, { outcome }) => sum + outcome.enlarged, 0);
   if (enlarged > 0) report.note(`mprotect reached vm.max_map_count: ${enlarged} faults gave up more than their page.`);
+  plotShares(program, bench, quick ? [0.01, 0.1] : [0.001, 0.01, 0.1, 0.5]);
 };
+
+/** What the program loses, by how much of the memory it writes: some peers cost the same for little and for much. */
+function plotShares(program: string, bench: Bench, shares: readonly number[]): void {
+  const mebibytes = bench.quick ? 16 : 256;
+  const methods = (Object.keys(METHODS) as Method[]).filter((method) => method !== 'none');
+  const series = new Map<string, [x: number, y: number][]>();
+  for (const share of shares) {
+    const load = { mebibytes, share, rounds: bench.quick ? 1 : 3 };
+    for (const { name, outcome } of measure(program, load, bench, methods, [''])) {
+      series.set(name, [...(series.get(name) ?? []), [share * 100, spread(lostMs(outcome)).median]]);
+    }
+  }
+  bench.report.plot({
+    name: 'peers',
+    title: `What an epoch costs the program: its writes, and the time it is blocked (${mebibytes} MiB)`,
+    x: { label: 'pages written, %', log: true },
+    y: { label: 'ms', log: true },
+    series: [...series].map(([name, points]) => ({ name, points })),
+  });
+}
