@@ -146,7 +146,8 @@ function plotShares(program: string, bench: Bench, shares: readonly number[]): v
   const series = new Map<string, [x: number, y: number][]>();
   for (const share of shares) {
     const load = { mebibytes, share, rounds: bench.quick ? 1 : 3 };
-    for (const { name, outcome } of measure(program, load, bench, methods, [''])) {
+    const rows = measure(program, load, bench, methods, ['']);
+    for (const { name, outcome } of rows.filter((row) => row.name !== METHODS.userfault)) {
       series.set(name, [...(series.get(name) ?? []), [share * 100, spread(lostMs(outcome)).median]]);
     }
   }
