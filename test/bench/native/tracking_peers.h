@@ -138,10 +138,11 @@ class Userfault : public Tracking {
     scan.start = start();
     scan.end = start() + memory_.bytes();
     scan.vec = reinterpret_cast<uint64_t>(runs_);
-    scan.vec_len = memory_.pages;
+    scan.vec_len = memory_.pages + 1;
     scan.category_mask = scan.return_mask = PAGE_IS_WRITTEN;
     const int count = ioctl(pagemap_, PAGEMAP_SCAN, &scan);
-    check(count >= 0 && scan.walk_end == scan.end, "PAGEMAP_SCAN");
+    // With room left the walk was complete; `walk_end` may be short of the end all the same.
+    check(count >= 0 && static_cast<uint64_t>(count) < scan.vec_len, "PAGEMAP_SCAN");
     for (int k = 0; k < count; k++) {
       for (uint64_t at = runs_[k].start; at < runs_[k].end; at += kPage) written_.push_back(static_cast<uint32_t>((at - start()) / kPage));
     }
@@ -158,8 +159,8 @@ class Userfault : public Tracking {
   int fd_;
   int pagemap_;
   bool armed_ = false;
-  /** As many as there could be; touched only as far as there are. */
-  page_region* const runs_ = reinterpret_cast<page_region*>(map(memory_.pages * sizeof(page_region)));
+  /** One more than there could be; touched only as far as there are. */
+  page_region* const runs_ = reinterpret_cast<page_region*>(map((memory_.pages + 1) * sizeof(page_region)));
 
   uint64_t start() const { return reinterpret_cast<uint64_t>(memory_.start); }
 };
