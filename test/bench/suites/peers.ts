@@ -141,7 +141,7 @@ export const suite: Suite = async (bench) => {
 
 /** What the program loses, by how much of the memory it writes: some peers cost the same for little and for much. */
 function plotShares(program: string, bench: Bench, shares: readonly number[]): void {
-  const mebibytes = bench.quick ? 16 : 256;
+  const mebibytes = bench.quick ? 16 : 128;
   const methods = (Object.keys(METHODS) as Method[]).filter((method) => method !== 'none');
   const series = new Map<string, [x: number, y: number][]>();
   for (const share of shares) {
