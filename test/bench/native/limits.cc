@@ -2,7 +2,8 @@
 // Usage: limits MEBIBYTES SHARE ROUNDS THREADS; prints one line of JSON with an array of rounds for each figure, in milliseconds (touchNs: nanoseconds a page).
 #include <cstring>
 
-#include "common.h"
+#include "support.h"
+#include "write_faults.h"
 
 int main(int argc, char** argv) {
   check(argc == 5, "usage");
@@ -15,8 +16,8 @@ int main(int argc, char** argv) {
   uint8_t* copy = map(bytes);
   memset(memory, 1, bytes);
   memset(copy, 1, bytes);
-  track(memory, bytes);
-  Scan scan(bytes);
+  WriteFaults faults(memory, bytes);
+  faults.arm();
   std::vector<double> scans, scanCopies, copies, copiesOnAll, touches;
   uint64_t seed = 42;
   for (int round = 0; round < rounds; round++) {
@@ -25,11 +26,11 @@ int main(int argc, char** argv) {
       memory[(seed >> 33) % pages * kPage + 64] = static_cast<uint8_t>(round);
     }
     auto start = Clock::now();
-    const size_t count = scan(memory, bytes);
+    const size_t count = faults.scan();
     scans.push_back(since(start));
     uint8_t* to = copy;
     for (size_t k = 0; k < count; k++) {
-      const PageRange& range = scan.ranges()[k];
+      const page_region& range = faults.ranges()[k];
       memcpy(to, reinterpret_cast<void*>(range.start), range.end - range.start);
       to += range.end - range.start;
     }
@@ -39,13 +40,13 @@ int main(int argc, char** argv) {
     copies.push_back(since(start));
     start = Clock::now();
     const size_t part = bytes / threads;
-    onAll(threads, [&](unsigned k) { memcpy(copy + k * part, memory + k * part, part); });
+    runParallel(threads, threads, [&](size_t k) { memcpy(copy + k * part, memory + k * part, part); });
     copiesOnAll.push_back(since(start));
     // The first write to every page: what tracking costs the program, in the kernel.
     start = Clock::now();
     for (size_t at = 0; at < bytes; at += kPage) static_cast<volatile uint8_t*>(memory)[at] = static_cast<uint8_t>(round);
     touches.push_back(since(start) * 1e6 / static_cast<double>(pages));
-    scan(memory, bytes);
+    faults.scan();
   }
   printf("{");
   printArray("scan", scans, ",");

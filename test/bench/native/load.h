@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "support.h"
 
@@ -15,15 +16,15 @@ class Records {
     for (size_t at = 0; at < bytes; at += kRecord) write(memory + at);
   }
 
-  /**
-   * Rewrites one record in each of `count` pages at random. Where the pages are a power of two, the generator names each of them once before it
-   * names one again (three numbers a record, and the period of the low bits is that power): every write is then the first one to its page.
-   */
+  /** Rewrites one record in each of `count` different pages at random. */
   void touch(uint8_t* memory, size_t pages, size_t count) {
-    for (size_t k = 0; k < count; k++) {
-      const size_t page = random() % pages;
-      const size_t record = random() % (kPage / kRecord);
-      write(memory + page * kPage + record * kRecord);
+    touched_.assign(pages, 0);
+    for (size_t k = 0; k < count;) {
+      const size_t page = below(pages);
+      if (touched_[page]) continue;
+      touched_[page] = 1;
+      write(memory + page * kPage + below(kPage / kRecord) * kRecord);
+      k++;
     }
   }
 
@@ -32,7 +33,11 @@ class Records {
   uint32_t counter_ = 0;
   uint32_t seed_ = 42;
 
+  std::vector<uint8_t> touched_;
+
   uint32_t random() { return seed_ = seed_ * 1664525u + 1013904223u; }
+  /** Of the high bits: the low ones of this generator repeat soon. */
+  size_t below(size_t end) { return static_cast<size_t>(random() / 4294967296.0 * static_cast<double>(end)); }
 
   template <typename T>
   static void put(uint8_t* at, T value) {

@@ -3,8 +3,11 @@
 #include <atomic>
 #include <cstring>
 
-#include "common.h"
+#include "support.h"
+#include "write_faults.h"
 #include "zstd.h"
+
+constexpr size_t kFrame = 65536;
 
 int main(int argc, char** argv) {
   check(argc == 4, "usage");
@@ -19,35 +22,34 @@ int main(int argc, char** argv) {
   const int rounds = atoi(argv[2]);
   const unsigned threads = static_cast<unsigned>(atoi(argv[3]));
   const size_t bytes = frames.size() * kFrame;
-  std::vector<double> both, decompressions, copies;
-  for (int round = 0; round < rounds; round++) {
-    for (int what = 0; what < 3; what++) {
-      uint8_t* memory = map(bytes);
-      const int fd = track(memory, bytes);
+  std::vector<double> both, decompressions, fills;
+  const auto measure = [&](std::vector<double>& times, bool decompresses, bool fillsToo) {
+    uint8_t* memory = map(bytes);
+    {
+      const WriteFaults faults(memory, bytes);
+      faults.arm();
       std::atomic<size_t> next{0};
       const auto start = Clock::now();
-      onAll(threads, [&](unsigned) {
+      runParallel(threads, threads, [&](size_t) {
         ZSTD_DCtx* context = ZSTD_createDCtx();
         std::vector<uint8_t> frame(kFrame, 1);
         for (size_t k; (k = next++) < frames.size();) {
-          if (what != 2) check(ZSTD_decompressDCtx(context, frame.data(), kFrame, frames[k].data(), frames[k].size()) == kFrame, "ZSTD_decompressDCtx");
-          if (what == 1) continue;
-          uffdio_copy fill{reinterpret_cast<uint64_t>(memory) + k * kFrame, reinterpret_cast<uint64_t>(frame.data()), kFrame, UFFDIO_COPY_MODE_WP, 0};
-          // EAGAIN: another thread maps or unmaps something.
-          while (ioctl(fd, UFFDIO_COPY, &fill) != 0) {
-            check(errno == EAGAIN, "UFFDIO_COPY");
-            if (fill.copy > 0) fill.dst += fill.copy, fill.src += fill.copy, fill.len -= fill.copy;
-          }
+          if (decompresses) check(ZSTD_decompressDCtx(context, frame.data(), kFrame, frames[k].data(), frames[k].size()) == kFrame, "ZSTD_decompressDCtx");
+          if (fillsToo) faults.fill(k * kFrame, frame.data(), kFrame);
         }
         ZSTD_freeDCtx(context);
       });
-      (what == 0 ? both : what == 1 ? decompressions : copies).push_back(since(start));
-      close(fd);
-      munmap(memory, bytes);
+      times.push_back(since(start));
     }
+    munmap(memory, bytes);
+  };
+  for (int round = 0; round < rounds; round++) {
+    measure(both, true, true);
+    measure(decompressions, true, false);
+    measure(fills, false, true);
   }
   printf("{");
   printArray("both", both, ",");
   printArray("decompress", decompressions, ",");
-  printArray("fill", copies, "}\n");
+  printArray("fill", fills, "}\n");
 }

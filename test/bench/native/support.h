@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 // The pool that tidemark copies with: a peer must not lose because it starts threads for every epoch. As source, for a program of the
 // benchmark is one file to the compiler.
@@ -68,4 +69,11 @@ inline void forgetPeak() {
   const int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
   check(fd >= 0 && write(fd, "5", 1) == 1, "/proc/self/clear_refs");
   close(fd);
+}
+
+/** An array of one line of JSON, and what follows it. */
+inline void printArray(const char* name, const std::vector<double>& values, const char* end) {
+  printf("\"%s\":[", name);
+  for (size_t k = 0; k < values.size(); k++) printf("%s%.4f", k ? "," : "", values[k]);
+  printf("]%s", end);
 }

@@ -1,18 +1,15 @@
 #pragma once
 // Peers that are told what was written, page by page, by faults.
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <vector>
 
-#include "../../../native/uffd_abi.h"
 #include "peer.h"
+#include "write_faults.h"
 
 /** Copies the pages that were written into a staging, and stores them from there. */
 class Tracking : public Peer {
@@ -114,53 +111,27 @@ class Protection : public Tracking {
   }
 };
 
-/** What tidemark is built on, and nothing else of it: faults that the kernel resolves by itself (WP_ASYNC), and a scan that arms again. */
+/** What tidemark is built on, and nothing else of it. */
 class Userfault : public Tracking {
  public:
-  Userfault(Memory memory, size_t threads, EpochFile& file) : Tracking(memory, threads, file) {
-    const int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-    fd_ = device >= 0 ? ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC) : static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY));
-    check(fd_ >= 0, "userfaultfd");
-    uffdio_api api{UFFD_API, UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC, 0};
-    check(ioctl(fd_, UFFDIO_API, &api) == 0, "UFFDIO_API");
-    uffdio_register registration{{start(), memory.bytes()}, UFFDIO_REGISTER_MODE_WP, 0};
-    check(ioctl(fd_, UFFDIO_REGISTER, &registration) == 0, "UFFDIO_REGISTER");
-    pagemap_ = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    check(pagemap_ >= 0, "/proc/self/pagemap");
-  }
+  using Tracking::Tracking;
 
  protected:
   /** Arms what it finds: nothing is left for `arm`. */
   void find() override {
-    pm_scan_arg scan{};
-    scan.size = sizeof scan;
-    scan.flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC;
-    scan.start = start();
-    scan.end = start() + memory_.bytes();
-    scan.vec = reinterpret_cast<uint64_t>(runs_);
-    scan.vec_len = memory_.pages + 1;
-    scan.category_mask = scan.return_mask = PAGE_IS_WRITTEN;
-    const int count = ioctl(pagemap_, PAGEMAP_SCAN, &scan);
-    // With room left the walk was complete; `walk_end` may be short of the end all the same.
-    check(count >= 0 && static_cast<uint64_t>(count) < scan.vec_len, "PAGEMAP_SCAN");
-    for (int k = 0; k < count; k++) {
-      for (uint64_t at = runs_[k].start; at < runs_[k].end; at += kPage) written_.push_back(static_cast<uint32_t>((at - start()) / kPage));
+    const size_t count = faults_.scan();
+    for (size_t k = 0; k < count; k++) {
+      const page_region& range = faults_.ranges()[k];
+      for (uint64_t at = range.start; at < range.end; at += kPage) written_.push_back(static_cast<uint32_t>((at - reinterpret_cast<uint64_t>(memory_.start)) / kPage));
     }
   }
 
   void arm() override {
-    if (armed_) return;
-    uffdio_writeprotect protect{{start(), memory_.bytes()}, UFFDIO_WRITEPROTECT_MODE_WP};
-    check(ioctl(fd_, UFFDIO_WRITEPROTECT, &protect) == 0, "UFFDIO_WRITEPROTECT");
+    if (!armed_) faults_.arm();
     armed_ = true;
   }
 
  private:
-  int fd_;
-  int pagemap_;
+  WriteFaults faults_{memory_.start, memory_.bytes()};
   bool armed_ = false;
-  /** One more than there could be; touched only as far as there are. */
-  page_region* const runs_ = reinterpret_cast<page_region*>(map((memory_.pages + 1) * sizeof(page_region)));
-
-  uint64_t start() const { return reinterpret_cast<uint64_t>(memory_.start); }
 };

@@ -33,11 +33,17 @@ export class Records {
     for (let at = 0; at < bytes.length; at += 64) this.write(view, bytes, at);
   }
 
-  /** Rewrites one record in each of `count` pages at random. */
+  /** Rewrites one record in each of `count` different pages at random. */
   touch(bytes: Uint8Array, count: number): void {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const pages = bytes.length / 4096;
-    for (let k = 0; k < count; k++) this.write(view, bytes, this.below(pages) * 4096 + this.below(64) * 64);
+    const touched = new Uint8Array(bytes.length / 4096);
+    for (let k = 0; k < count; ) {
+      const page = this.below(touched.length);
+      if (touched[page] === 1) continue;
+      touched[page] = 1;
+      this.write(view, bytes, page * 4096 + this.below(64) * 64);
+      k++;
+    }
   }
 }
 
