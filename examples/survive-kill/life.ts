@@ -13,7 +13,7 @@ export interface Death {
 export interface Life {
   /** The operation it went on from; undefined when it had not come so far. */
   restored: number | undefined;
-  /** The last operation of every checkpoint it has taken, committed or not. */
+  /** The last operation of every checkpoint it has taken or was about to take, committed or not. */
   taken: number[];
   /** The last operation whose checkpoint was resolved; 0 when there was none. */
   acknowledged: number;

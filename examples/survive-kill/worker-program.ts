@@ -62,8 +62,9 @@ function goTo(operation: number): void {
 
 function checkpoint(): Promise<void> {
   const metadata: Metadata = { operations: index.operations };
-  const taken: Promise<Checkpoint> = checkpointer.checkpoint({ metadata });
+  // Before the call: it may be committed, and this process killed, before another line is said.
   tell('taken', metadata.operations);
+  const taken: Promise<Checkpoint> = checkpointer.checkpoint({ metadata });
   const acknowledged = taken.then(() => tell('acknowledged', metadata.operations));
   // One that fails ends the program when its turn comes.
   acknowledged.catch(() => {});

@@ -8,6 +8,8 @@ import { assertSound } from '../support/log-files.js';
 
 const PAGES = 2048;
 const REASON = new Error('had enough');
+/** On a machine that gives this thread no time a checkpoint may be committed, or have failed, before the abort behind its call is called. */
+const TRIES = 4;
 
 /** What it was aborted with, so that the caller can tell his own abort from somebody else's. */
 async function abortOf(promise: Promise<unknown>): Promise<TidemarkError> {
@@ -68,7 +70,8 @@ describe('a signal that is aborted', () => {
     assert.deepEqual([id, regions.r!.pages], [1, 2]);
   });
 
-  it('right after the call: the next one has everything, and is full if that was the first', async () => {
+  it('right after the call: the next one has everything, and is full if that was the first', async function () {
+    this.retries(TRIES);
     stamp(region, range(0, PAGES), 1);
     let call = c.checkpoint({ signal: controller.signal, label: 'mine' });
     assert.equal(listening(), 1);
@@ -92,8 +95,7 @@ describe('a signal that is aborted', () => {
   });
 
   it('fails what was captured behind it, and nothing before it', async function () {
-    // On a machine that gives this thread no time it may be committed before the abort is called.
-    this.retries(4);
+    this.retries(TRIES);
     const models: Uint8Array[] = [];
     stamp(region, range(0, PAGES), 1);
     models.push(copyOf(region));
@@ -163,7 +165,8 @@ describe('a signal that is aborted', () => {
     assert.ok(seen.has('TIDEMARK_ABORTED'), 'none was aborted in time');
   });
 
-  it('with attachments, that are stored by the next one', async () => {
+  it('with attachments, that are stored by the next one', async function () {
+    this.retries(TRIES);
     const attachments = { a: Buffer.alloc(3 << 20, 'abc'), b: Buffer.from('short') };
     await c.checkpoint();
     stamp(region, range(0, PAGES), 1);
@@ -203,7 +206,8 @@ describe('a signal that is aborted', () => {
     assert.deepEqual(result, { result: 'TIDEMARK_ABORTED', cause: true, dirty: [1, 2] });
   });
 
-  it('is not what the checkpoint before it is told when that fails by itself', async () => {
+  it('is not what the checkpoint before it is told when that fails by itself', async function () {
+    this.retries(TRIES);
     const result = await inChild(
       { faults: 'log.write:2' },
       async ({ Checkpointer, Region, PAGE, stamp, outcome }, path) => {

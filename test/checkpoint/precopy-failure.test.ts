@@ -48,8 +48,10 @@ function course(faults: string, path: string): Promise<Course> {
       look(outcomes[0]!);
       write(range(1400, 150), 3);
       let committed: Awaited<ReturnType<typeof c.checkpoint>> | undefined;
-      for (let k = 0; committed === undefined && k < 200; k++) {
-        write([1600 + k], 4);
+      // Threads that replace others need a while to start.
+      const deadline = performance.now() + 15_000;
+      for (let k = 0; committed === undefined && performance.now() < deadline; k++) {
+        write([1600 + (k % 400)], 4);
         const call = c.checkpoint();
         const result = await outcome(call);
         look(result);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointStore, Engine } from '../../lib/index.js';
 import {
@@ -116,7 +116,7 @@ describe('the tool: log and show', () => {
   });
 
   it('shows labels that were given, moved and forked later', async () => {
-    const path = join(folder, 'named');
+    const path = join(mkdtempSync(join(folder, 'named-')), 'store');
     await makeStore(path);
     const engine = new Engine({ workers: 1 });
     const opened = await CheckpointStore.open(path, { engine });
@@ -156,8 +156,7 @@ describe('the tool: log and show', () => {
     await expectExit(10, 'show', store, 'main~3');
     await expectExit(10, 'show', store, 'deadbeefdead');
     assert.equal(failure(await tidemark('log', join(folder, 'nothing'), '--json')).code, 'TIDEMARK_NOT_FOUND');
-    mkdirSync(join(folder, 'empty'));
-    await expectExit(10, 'log', join(folder, 'empty'));
+    await expectExit(10, 'log', mkdtempSync(join(folder, 'empty-')));
   });
 
   it('exits with 11 and says who has the store', async () => {

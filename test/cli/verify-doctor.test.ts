@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expectExit, failure, MAIN, makeStore, ROOT, remove, result, start, temporaryFolder, tidemark } from './support.js';
 
@@ -30,7 +30,8 @@ describe('the tool: verify and doctor', () => {
   });
 
   it('exits with 12 and names what is damaged', async () => {
-    const damaged = join(folder, 'damaged');
+    const own = mkdtempSync(join(folder, 'damage-'));
+    const damaged = join(own, 'damaged');
     cpSync(store, damaged, { recursive: true });
     // The first page of heap, whose noise is stored as it is, begins with what makeStore wrote.
     flip(damaged, noiseOf(1));
@@ -47,10 +48,10 @@ describe('the tool: verify and doctor', () => {
     const { text } = await expectExit(12, 'verify', damaged);
     assert.match(text, /^TIDEMARK_DAMAGED {2}checkpoint 1, region heap, pages 0-19: .*\n/);
     assert.match(text, /: 1 problem\n/);
-    const out = join(folder, 'out');
+    const out = join(own, 'out');
     const error = failure(await tidemark('restore', damaged, 'main', '-o', out, '--json'));
     assert.deepEqual([error.code, error.exitCode], ['TIDEMARK_DAMAGED', 12]);
-    assert.ok(!readdirSync(folder).includes('out'));
+    assert.ok(!readdirSync(own).includes('out'));
     await expectExit(0, 'restore', damaged, 'side', '-o', out);
   });
 

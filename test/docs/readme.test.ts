@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { blocksOf, documentFolder, runBlock } from './run-blocks.js';
 
 describe('docs: README.md', () => {
@@ -29,6 +30,7 @@ describe('docs: README.md', () => {
   });
 
   it('the second one prints what is said', async () => {
+    rmSync(join(folder, 'vm-store'), { recursive: true, force: true });
     const { code, stdout, stderr } = await runBlock(more!, folder);
     assert.deepEqual({ code, stderr }, { code: 0, stderr: '' });
     assert.equal(stdout, more!.prints);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cp, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Ended, type StartOptions, start } from '../examples/support.js';
@@ -66,6 +66,18 @@ export async function runBlock({ line, code }: Block, folder: string, options: O
   return start(process.execPath, [name], { ...options, cwd: folder });
 }
 
+/** Before a block: keeps what those before it have left, or, when it is tried again, brings that back. */
+async function asBefore(folder: string, { line }: Block): Promise<void> {
+  const kept = join(folder, `.before-${line}`);
+  const left = async (where: string) =>
+    (await readdir(where)).filter((name) => name !== 'node_modules' && !name.startsWith('.before-'));
+  const again = existsSync(kept);
+  if (again) for (const name of await left(folder)) await rm(join(folder, name), { recursive: true });
+  const [from, to] = again ? [kept, folder] : [folder, kept];
+  await mkdir(kept, { recursive: true });
+  for (const name of await left(from)) await cp(join(from, name), join(to, name), { recursive: true });
+}
+
 /**
  * Declares a test for every block of JavaScript in a document: it ends well, says nothing on stderr, and prints what the document says.
  * `prepare` may put files into the folder.
@@ -82,6 +94,7 @@ export function testBlocks(document: string, prepare: (folder: string, blocks: B
 
     for (const block of blocks.filter(({ language }) => language === 'js'))
       it(`the block of line ${block.line} runs${block.prints === undefined ? '' : ', and prints what is said'}`, async () => {
+        await asBefore(folder, block);
         const { code, signal, stdout, stderr } = await runBlock(block, folder);
         assert.deepEqual({ code, signal, stderr }, { code: 0, signal: null, stderr: '' });
         if (block.prints !== undefined) assert.equal(stdout, block.prints);

@@ -8,13 +8,13 @@ const SANDBOXES = 300;
 const program = new URL('../support/sandboxes.js', import.meta.url).href;
 
 describe('many checkpointers on one engine', function () {
-  this.timeout(120_000);
+  this.timeout(240_000);
   const folder = storeFolders();
 
   it(`${SANDBOXES} that step at random are killed: each is at its last acknowledged checkpoint or later, exactly`, async () => {
     const path = folder();
     const running = await inChild(
-      { limitMs: 60_000 },
+      { limitMs: 120_000 },
       async ({ crash }, program, path, count) => {
         const { run }: typeof Sandboxes = await import(program);
         return crash(await run(path, count, 4, 16));

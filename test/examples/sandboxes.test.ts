@@ -11,42 +11,58 @@ import { temporaryFolder } from './support.js';
 
 const seed = 7;
 
+/** Checkpoints whose parent has another child before them: what was undone is still there, and so is what was forked. */
+async function countSiblings(path: string): Promise<number> {
+  const store = await CheckpointStore.open(path);
+  try {
+    const parents = new Set<number>();
+    let siblings = 0;
+    for await (const { parent } of store.checkpoints()) {
+      if (parent === null) continue;
+      if (parents.has(parent)) siblings++;
+      parents.add(parent);
+    }
+    return siblings;
+  } finally {
+    await store.close();
+  }
+}
+
 describe('examples: sandboxes', () => {
   const folder = temporaryFolder();
 
   it('come back after every kill, exact to the byte, and not older than what was acknowledged', async () => {
     const lines: string[] = [];
     const store = folder.path('store');
-    const { kills, last, sandboxes, checkpoints, compared } = await run({
-      store,
-      sandboxes: 16,
-      kills: 5,
-      seed,
-      log: (line) => lines.push(line),
-    });
-    // (run throws when a state is not the one that was stored; here only that it was hard enough.)
-    const lives: Life[] = [...kills, last];
+    const lives: Life[] = [];
     const sum = (of: (life: Life) => number) => lives.reduce((total, life) => total + of(life), 0);
-    assert.equal(kills.length, 5);
-    assert.ok(kills.some(({ inFlight }) => inFlight > 1));
-    assert.equal(last.restored.size, kills.at(-1)!.found + last.forks);
-    assert.ok(sum(({ rolledBack }) => rolledBack.length) > 2);
-    assert.ok(sum(({ forks }) => forks) > 0 && sandboxes > 16, `${sandboxes} sandboxes`);
-    assert.ok(checkpoints >= 2 * 16 && compared >= Math.min(40, checkpoints));
+    /** Of what must have happened, what has not: how far the program comes before it is killed depends on the machine. */
+    const lacking = async (): Promise<string[]> => {
+      const siblings = await countSiblings(store);
+      const things: [what: string, count: number, least: number][] = [
+        ['in flight when it was killed', Math.max(...lives.map(({ inFlight }) => inFlight)), 2],
+        ['rolled back', sum(({ rolledBack }) => rolledBack.length), 3],
+        ['forked', sum(({ forks }) => forks), 1],
+        ['checkpoints that are not the first child of their parent', siblings, 3],
+      ];
+      return things.flatMap(([what, count, least]) => (count < least ? [`${what}: ${count}`] : []));
+    };
+    // (run throws when a state is not the one that was stored; here only that it was hard enough.)
+    for (let more = 5; lives.length === 0 || (more > 0 && (await lacking()).length > 0); more--) {
+      const log = (line: string) => lines.push(line);
+      const { kills, last, sandboxes, checkpoints, compared } = await run({ store, sandboxes: 16, kills: 5, seed, log });
+      lives.push(...kills, last);
+      assert.equal(kills.length, 5);
+      assert.equal(last.restored.size, kills.at(-1)!.found + last.forks);
+      assert.ok(sandboxes >= 16 + sum(({ forks }) => forks), `${sandboxes} sandboxes`);
+      assert.ok(checkpoints >= 2 * 16 && compared >= Math.min(40, checkpoints));
+    }
+    assert.deepEqual(await lacking(), []);
     assert.match(lines[0] ?? '', /^ +kill +when/);
     assert.match(lines.at(-1) ?? '', /^\d+ checkpoints in the store, all whole/);
 
-    // Several checkpoints with the same parent: what was undone is still there, and so is what was forked.
     const opened = await CheckpointStore.open(store);
     try {
-      const parents = new Set<number>();
-      let siblings = 0;
-      for await (const { parent } of opened.checkpoints()) {
-        if (parent === null) continue;
-        if (parents.has(parent)) siblings++;
-        parents.add(parent);
-      }
-      assert.ok(siblings > 2, `${siblings} checkpoints are not the first child of their parent`);
       const first = await opened.find('s0.start');
       assert.deepEqual((first?.metadata as Metadata | undefined)?.history.length, 1);
     } finally {

@@ -127,10 +127,10 @@ const fork: Command = async (world) => {
   world.heads.set(branch, id);
   const machine = new Machine(branch);
   for (const [name, pages] of world.states.get(id)!.regions) machine.add(name, pages.length);
-  await machine.open(world.store, world.pick(5) > 0);
+  await machine.open(world, world.pick(5) > 0);
   assert.equal(machine.checkpointer.head?.id, id);
   world.machines.push(machine);
-  await world.restore(machine, id);
+  await world.begin(machine, id);
 };
 
 const reopen: Command = async (world) => {
@@ -152,8 +152,8 @@ async function renewed(world: World, machine: Machine): Promise<void> {
   for (const { region } of machine.members.values()) region.close();
   machine.members.clear();
   for (const [name, pages] of world.states.get(head!.id)!.regions) machine.add(name, pages.length);
-  await machine.open(world.store, world.pick(5) > 0);
-  await world.restore(machine, head!.id);
+  await machine.open(world, world.pick(5) > 0);
+  await world.begin(machine, head!.id);
 }
 
 const renew: Command = async (world) => {

@@ -15,13 +15,17 @@ const child = fileURLToPath(new URL('restore-child.js', import.meta.url));
 describe('model: 1,000 checkpoints', function () {
   this.timeout(120_000);
   const folder = mkdtempSync(join(tmpdir(), 'tidemark-model-'));
-  const path = join(folder, 'store');
-  const model = new Model();
-  const pick = random(2026);
+  let path: string;
+  let model: Model;
+  let pick: (below: number) => number;
 
   after(() => rmSync(folder, { recursive: true, force: true }));
 
   it('are taken, overlapping, with restores in place and forks between them, with deltas and without', async () => {
+    // New ones each time it is tried.
+    path = join(mkdtempSync(join(folder, 'taken-')), 'store');
+    model = new Model();
+    pick = random(2026);
     const kinds = engines();
     const memory = allocate();
     const writer = new Writer(memory, model, pick);

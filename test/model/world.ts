@@ -38,9 +38,10 @@ export class Machine {
     this.members.set(name, { region, pages: new Array<Buffer>(pageCount).fill(ZERO), touched: undefined });
   }
 
-  async open(store: CheckpointStore, deltas: boolean): Promise<void> {
+  async open(world: World, deltas: boolean): Promise<void> {
     const regions = Object.fromEntries([...this.members].map(([name, { region }]) => [name, region]));
-    this.checkpointer = await Checkpointer.open<string>(store, { regions, branch: this.branch, deltas });
+    const options = { regions, branch: this.branch, deltas };
+    this.checkpointer = await world.insist(() => Checkpointer.open<string>(world.store, options));
   }
 
   write(pick: (below: number) => number): void {
@@ -109,15 +110,9 @@ export class World {
 
   /** Now and then a machine goes without deltas. */
   async open(): Promise<void> {
-    const open = (tries: number): Promise<CheckpointStore> =>
-      CheckpointStore.open(this.path, { createIfMissing: true, engine: this.engine }).catch((error) => {
-        // What was left in the log is removed, and that may be what fails, as often as a fault point says.
-        this.expectFailure(error);
-        if (tries === 1) throw error;
-        return open(tries - 1);
-      });
-    this.store = await open(5);
-    for (const machine of this.machines) await machine.open(this.store, this.pick(5) > 0);
+    // What was left in the log is removed, and that may be what fails.
+    this.store = await this.insist(() => CheckpointStore.open(this.path, { createIfMissing: true, engine: this.engine }));
+    for (const machine of this.machines) await machine.open(this, this.pick(5) > 0);
   }
 
   async close(): Promise<void> {
@@ -178,20 +173,34 @@ export class World {
     if (FAULTY.has(error.code ?? '')) this.faulted++;
   }
 
-  /** Restores a checkpoint, or the regions of it that both have. */
-  async restore(machine: Machine, id: number): Promise<void> {
+  /**
+   * What has to succeed in the end. After a rejected write every call that needs the store tries to open the log again, and fails when that
+   * fails: as often as the fault points say, whichever calls these are.
+   */
+  async insist<T>(call: () => Promise<T>, tries = 5): Promise<T> {
+    try {
+      return await call();
+    } catch (error) {
+      this.expectFailure(error as { code?: string });
+      if (tries === 1 || !FAULTY.has((error as { code: string }).code)) throw error;
+      return this.insist(call, tries - 1);
+    }
+  }
+
+  /** Restores a checkpoint, or the regions of it that both have. @returns false when a fault point made it fail */
+  async restore(machine: Machine, id: number): Promise<boolean> {
     const state = this.states.get(id)!;
     const common = [...machine.members]
       .filter(([name, { pages }]) => state.regions.get(name)?.length === pages.length)
       .map(([name]) => name);
-    if (common.length === 0) return;
+    if (common.length === 0) return true;
     const all = common.length === machine.members.size && common.length === state.regions.size;
     const asked = all && this.pick(3) > 0 ? common : common.slice(0, 1 + this.pick(common.length));
     const options = asked.length === machine.members.size && all ? {} : { regions: asked };
     const restoration = await machine.checkpointer.restore(id, options).catch((error) => this.expectFailure(error));
     if (restoration === undefined) {
       machine.check(`a restore of ${id} that failed`);
-      return;
+      return false;
     }
     machine.base = id;
     for (const [name, member] of machine.members) {
@@ -200,12 +209,19 @@ export class World {
     }
     machine.check(`restored ${id}`);
     for (const [name, bytes] of state.attachments)
-      assert.ok(bytes.equals(await restoration.attachment(name)), `attachment ${name} of ${id}`);
+      assert.ok(bytes.equals(await this.insist(() => restoration.attachment(name))), `attachment ${name} of ${id}`);
+    return true;
+  }
+
+  /** Restores fresh memory: what is not restored has no checkpoints. */
+  async begin(machine: Machine, id: number): Promise<void> {
+    for (let tries = 5; !(await this.restore(machine, id)); tries--) assert.ok(tries > 1, `${id} cannot be restored`);
   }
 
   /** Everything that was acknowledged is there, and nothing else. */
   async finish(): Promise<void> {
     for (const machine of this.machines) machine.check('at the end');
+    await this.insist(() => this.store.find('main'));
     const listed: number[] = [];
     for await (const { id } of this.store.checkpoints()) listed.push(id);
     assert.deepEqual(

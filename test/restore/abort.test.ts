@@ -134,12 +134,14 @@ describe('restore() that is aborted', () => {
     await assertTracked(2, 1);
   });
 
-  it('with nothing in the memory: what was filled is taken out again', async () => {
+  it('with nothing in the memory: what was filled is taken out again', async function () {
+    this.timeout(120_000);
     await c.close();
     let aborted = 0;
     // It is in time while the second portion is not under way: the first event is most of the time.
-    for (const at of [1, 16, 5, 1, 1, 1, 1, 1, 1, 1]) {
-      if (at === 1 && aborted > 1) break;
+    const deadline = performance.now() + 60_000;
+    for (let k = 0; k < 3 || (aborted === 0 && performance.now() < deadline); k++) {
+      const at = [1, 16, 5][k] ?? 1;
       const fresh = Region.allocate(PAGES * PAGE, { shared: at === 5 });
       const other = await Checkpointer.open(store, { regions: { r: fresh } });
       const { code, passes } = await abortAt(other, 2, 1, at);

@@ -62,7 +62,7 @@ export interface Running {
   most: Usage;
 }
 
-/** All of them step and are checkpointed at random for some time; what they do when it is over goes on. */
+/** All of them step and are checkpointed at random for some time, and until there are more than two commits for each; what they do when it is over goes on. */
 export async function run(path: string, count: number, seconds: number, stagingMiB: number): Promise<Running> {
   const before = { ...usage(0), threads: await threadsOfNode() };
   const engine = new Engine({ maxStagingBytes: stagingMiB * MIB });
@@ -108,7 +108,7 @@ export async function run(path: string, count: number, seconds: number, stagingM
     live(k).catch((error) => {
       failed ??= error;
     });
-  while (performance.now() < until || running.acknowledged.includes(-1)) {
+  while (performance.now() < until || running.acknowledged.includes(-1) || running.commits <= 2 * count) {
     await sleep(50);
     const now = usage(count, engine.stats().shadowUsedBytes);
     for (const key of ['beyondMiB', 'threads', 'descriptors'] as const) running.most[key] = Math.max(running.most[key], now[key]);
