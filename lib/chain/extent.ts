@@ -141,7 +141,7 @@ export class ExtentReader {
   collect(slots: Uint8Array, target: Uint8Array): Uint8Array {
     const first = slots[0] ?? 0;
     // All of an extent, or a part that was written in one go: nothing to be copied.
-    if (this.#keeps && slots.length > 0 && slots.every((slot, k) => slot === first + k)) {
+    if (this.#keeps && isRow(slots)) {
       for (let slot = first; slot < first + slots.length; slot += this.#framePages - (slot % this.#framePages)) this.page(slot);
       this.page(first + slots.length - 1);
       return this.#buffer!.subarray(first * PAGE_SIZE, (first + slots.length) * PAGE_SIZE);
@@ -160,4 +160,9 @@ export class ExtentReader {
     }
     return bytes;
   }
+}
+
+function isRow(slots: Uint8Array): boolean {
+  for (let k = 1; k < slots.length; k++) if (slots[k] !== slots[0]! + k) return false;
+  return slots.length > 0;
 }

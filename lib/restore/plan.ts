@@ -75,20 +75,21 @@ export function planRegion(
 
 /** In the order of the records. */
 function groupByExtent(region: RegionTable, pages: number[]): Map<number, ExtentUse> {
-  const groups = new Map<number, number[]>();
+  const counts = new Map<number, number>();
   for (const page of pages) {
     const record = region.record(page);
-    const group = groups.get(record);
-    if (group === undefined) groups.set(record, [page]);
-    else group.push(page);
+    counts.set(record, (counts.get(record) ?? 0) + 1);
   }
-  const uses = [...groups].map(([record, members]) => {
-    checkExtentUse(record, members.length);
-    return {
-      record,
-      slots: Uint8Array.from(members, (page) => region.slot[page]!),
-      pages: Uint32Array.from(members),
-    };
-  });
-  return new Map(uses.sort((a, b) => a.record - b.record).map((use) => [use.record, use]));
+  const uses = new Map<number, ExtentUse & { length: number }>();
+  for (const record of [...counts.keys()].sort((a, b) => a - b)) {
+    const count = counts.get(record)!;
+    checkExtentUse(record, count);
+    uses.set(record, { record, slots: new Uint8Array(count), pages: new Uint32Array(count), length: 0 });
+  }
+  for (const page of pages) {
+    const use = uses.get(region.record(page))!;
+    use.slots[use.length] = region.slot[page]!;
+    use.pages[use.length++] = page;
+  }
+  return uses;
 }

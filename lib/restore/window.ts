@@ -139,13 +139,13 @@ export class Window {
 
 /** What a codec thread must know of pages to fill them. */
 export function fillPages(wanted: RegionTable, pages: Uint32Array, into: RegionPlan['request'] | undefined): FillPages {
-  return {
-    region: into?.native ?? 0,
-    pages,
-    crcs: pages.map((page) => wanted.crc[page]!),
-    depths: Uint8Array.from(pages, (page) => wanted.depth(page)),
-    shadow: into?.shadow ?? null,
-  };
+  const crcs = new Uint32Array(pages.length);
+  const depths = new Uint8Array(pages.length);
+  for (let k = 0; k < pages.length; k++) {
+    crcs[k] = wanted.crc[pages[k]!]!;
+    depths[k] = wanted.depth(pages[k]!);
+  }
+  return { region: into?.native ?? 0, pages, crcs, depths, shadow: into?.shadow ?? null };
 }
 
 /** Whatever fails, nothing is under way any more when it ends: what went on would write into memory that others have by then. */
