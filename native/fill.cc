@@ -69,6 +69,7 @@ void Region::fill(const uint8_t* source, const std::vector<uint32_t>& pages) {
     present = pagemap::present(page(presentFrom), span * kPageSize, true);
   }
   size_t next = 0;
+  bool anyWritten = false;
   for (const auto& [from, to] : runs) {
     const uint8_t* bytes = source + from * kPageSize;
     const uint32_t first = pages[from];
@@ -91,10 +92,39 @@ void Region::fill(const uint8_t* source, const std::vector<uint32_t>& pages) {
         at = begin;
       } else {
         const uint32_t end = std::min(presentFrom + present[next].first + present[next].count, first + count);
-        rewrite(bytes + (at - first) * kPageSize, at, end - at, false);
+        const uint8_t* content = bytes + (at - first) * kPageSize;
+        if (together) store(page(at), content, (end - at) * kPageSize);
+        else rewrite(content, at, end - at, false);
+        anyWritten = anyWritten || together;
         at = end;
       }
     }
+  }
+  if (anyWritten) armTogether(source, pages);
+}
+
+/**
+ * Arming pages that lie apart one by one takes longer than all else about them: a system call and an interruption of the other cores for each. One scan
+ * of all that lies between the first and the last arms what was written; what is not ours of that is given back, and so counts as written as before.
+ * One thread at a time: what another one fills must not be given back after that one has armed it.
+ */
+void Region::armTogether(const uint8_t* source, const std::vector<uint32_t>& pages) {
+  {
+    const std::lock_guard<std::mutex> guard(arming_);
+    const uint32_t start = pages.front();
+    size_t next = 0;
+    for (const Run& run : pagemap::written(page(start), (pages.back() - start + 1) * kPageSize, true)) {
+      const uint32_t end = start + run.first + run.count;
+      for (uint32_t at = start + run.first; at < end;) {
+        while (next < pages.size() && pages[next] < at) next++;
+        const uint32_t ours = next < pages.size() ? std::min(pages[next], end) : end;
+        if (ours > at) userfault_.protect(page(at), (ours - at) * kPageSize, false);
+        at = ours + 1;
+      }
+    }
+  }
+  for (size_t k = 0; k < pages.size(); k++) {
+    if (memcmp(page(pages[k]), source + k * kPageSize, kPageSize) != 0) userfault_.protect(page(pages[k]), kPageSize, false);
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <mutex>
 #include <shared_mutex>
 
 #include "cleanup.h"
@@ -62,6 +63,8 @@ class Region {
   uint8_t* page(size_t number) const { return start_ + number * kPageSize; }
   /** Fills pages that were missing a moment ago. */
   void copyRun(const uint8_t* source, uint32_t first, uint32_t count);
+  /** Arms pages that were written, and compares them. Ascending. */
+  void armTogether(const uint8_t* source, const std::vector<uint32_t>& pages);
   /** Writes pages through the mapping and arms them; `verify`: nobody knows yet that there is memory. */
   void rewrite(const uint8_t* source, uint32_t first, uint32_t count, bool verify);
 
@@ -74,6 +77,7 @@ class Region {
   Userfault userfault_;
   Cleanup* cleanup_ = nullptr;
   std::shared_mutex mutex_;
+  std::mutex arming_;
 };
 
 }  // namespace tidemark

@@ -124,6 +124,7 @@ export class RegionTable {
   addExtent(kind: Stored, { record, slots, pages, crcs }: StoredExtent, levels: number): void {
     // Where nothing is known yet, as in most of a table that is loaded, there is nothing to be kept in order.
     const state = this.#state;
+    const { recordLow, recordHigh, slot: slotOfPage, crc } = this;
     const low = record >>> 0;
     const high = Math.floor(record / 0x1_0000_0000);
     for (let k = 0; k < pages.length; k++) {
@@ -131,10 +132,10 @@ export class RegionTable {
       if (page >= state.length) continue;
       const slot = slots === undefined ? k : slots[k]!;
       if ((state[page]! & KIND_MASK) === Version.absent) {
-        this.recordLow[page] = low;
-        this.recordHigh[page] = high;
-        this.slot[page] = slot;
-        this.crc[page] = crcs[k]!;
+        recordLow[page] = low;
+        recordHigh[page] = high;
+        slotOfPage[page] = slot;
+        crc[page] = crcs[k]!;
         state[page] = kind | (state[page]! & ~KIND_MASK) | (levels << 4);
       } else if (this.isOpen(page)) {
         this.addOlder(page, kind, record, slot, crcs[k]!, levels);
@@ -194,6 +195,25 @@ export class RegionTable {
     const keep = ~(((1 << level) - 1) << 4) & 0xff;
     for (let p = 0; p < this.#state.length; p++) this.#state[p]! &= keep;
     this.older.clearPending(keep);
+  }
+
+  /** The first page from `from` on, before `end`, of which both do not hold the same version; `end` when there is none. */
+  nextDifference(other: RegionTable, from: number, end: number): number {
+    const { recordLow, recordHigh, slot } = this;
+    const [mine, theirs] = [this.#state, other.#state];
+    const both = Math.min(end, this.pageCount, other.pageCount);
+    let page = from;
+    for (; page < both; page++) {
+      // Of two that are stored in the same place, or that have nothing stored at all. Most are the former.
+      const stored = (mine[page]! & KIND_MASK) >= Version.full && (theirs[page]! & KIND_MASK) >= Version.full;
+      const same =
+        recordLow[page] === other.recordLow[page] &&
+        slot[page] === other.slot[page] &&
+        recordHigh[page] === other.recordHigh[page];
+      if (!(stored && same) && !this.sameVersion(other, page)) return page;
+    }
+    for (; page < end; page++) if (!this.sameVersion(other, page)) return page;
+    return end;
   }
 
   /** Whether both hold the same version of a page (the same bytes, by where they are stored). */

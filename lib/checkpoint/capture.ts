@@ -187,8 +187,8 @@ export class SliceCopy {
 
   /** @param segment null: there is none, only pages that are zero */
   #send(segment: number | null, pages: Uint32Array, zeros: Uint32Array): void {
-    // Copies: a view in a message takes all of its buffer along, here the numbers of all segments of this call.
-    const shadow = this.#shadows?.job(pages.slice(), zeros.slice()) ?? null;
+    // Views: a message takes their buffer along once, and has the jobs of many of them.
+    const shadow = this.#shadows?.job(pages, zeros) ?? null;
     this.#queue.add({ type: 'encode', ...this.#job, ordinal: this.#ordinal++, segment, pages: pages.length, shadow });
     this.#segments.push(pages.length);
     this.#shadows?.noteSent();

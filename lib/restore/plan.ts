@@ -45,8 +45,16 @@ export function planRegion(
   const assembled: number[] = [];
   const zeros: number[] = [];
   const fromMemory: number[] = [];
-  for (let page = 0; page < pageCount; page++) {
-    // Of a page that was written nobody knows what it holds: it is never what deltas are put on.
+  // Of pages that were written nobody knows what they hold.
+  let nextWritten = written.indexOf(1);
+  const next = (page: number): number => {
+    if (has === undefined) return page;
+    if (nextWritten >= 0 && nextWritten < page) nextWritten = written.indexOf(1, page);
+    // Up to there only: one look at each page is enough.
+    return wanted.nextDifference(has, page, nextWritten < 0 ? pageCount : nextWritten);
+  };
+  for (let page = next(0); page < pageCount; page = next(page + 1)) {
+    // It is never what deltas are put on.
     const isWritten = written[page] === 1;
     if (!isWritten && wanted.sameVersion(has, page)) continue;
     if (!wanted.isStored(page)) {
