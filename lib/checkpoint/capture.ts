@@ -82,9 +82,15 @@ export function capture(
     queue.flush();
     return { regions, attachments: staged, scanned };
   } catch (error) {
-    // Their segments come back when they have been encoded.
-    queue.flush();
-    giveBack(scanned);
+    try {
+      // Their segments come back when they have been encoded.
+      queue.flush();
+    } catch {
+      // The first error is the one to be told. Jobs that were counted and never sent would be waited for: a new generation waits for none of them.
+      for (const { shadow } of inputs) shadow?.fail(0);
+    } finally {
+      giveBack(scanned);
+    }
     throw captureError(error);
   }
 }

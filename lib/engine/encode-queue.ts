@@ -25,8 +25,10 @@ export class EncodeQueue {
     return this.#engine.acquire(want);
   }
 
+  /** @throws when a message cannot be made (there is no memory for it): what was held is then lost, and never sent again */
   flush(): void {
-    if (this.#jobs.length > 0) this.#engine.encode(this.#jobs);
+    const jobs = this.#jobs;
     this.#jobs = [];
+    if (jobs.length > 0) this.#engine.encode(jobs);
   }
 }
