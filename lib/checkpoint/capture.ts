@@ -86,10 +86,11 @@ export function capture(
       // Their segments come back when they have been encoded.
       queue.flush();
     } catch {
-      // The first error is the one to be told. Jobs that were counted and never sent would be waited for: a new generation waits for none of them.
-      for (const { shadow } of inputs) shadow?.fail(0);
+      // The first error is the one to be told.
     } finally {
       giveBack(scanned);
+      // A new generation waits for none of them.
+      if (queue.hasLost) for (const { shadow } of inputs) shadow?.fail(0);
     }
     throw captureError(error);
   }

@@ -8,6 +8,7 @@ import type { EncodeJob } from './protocol.js';
 export class EncodeQueue {
   readonly #engine: Engine;
   #jobs: EncodeJob[] = [];
+  #hasLost = false;
 
   constructor(engine: Engine) {
     this.#engine = engine;
@@ -25,10 +26,19 @@ export class EncodeQueue {
     return this.#engine.acquire(want);
   }
 
+  /** Jobs were counted and never sent: nobody may wait for them. */
+  get hasLost(): boolean {
+    return this.#hasLost;
+  }
+
   /** @throws when a message cannot be made (there is no memory for it): what was held is then lost, and never sent again */
   flush(): void {
     const jobs = this.#jobs;
     this.#jobs = [];
-    if (jobs.length > 0) this.#engine.encode(jobs);
+    if (jobs.length === 0) return;
+    const lostBefore = this.#hasLost;
+    this.#hasLost = true;
+    this.#engine.encode(jobs);
+    this.#hasLost = lostBefore;
   }
 }

@@ -141,6 +141,36 @@ describe('a capture that fails', () => {
     assert.equal(hashOf(await restoredFresh(path)), result.hash);
   });
 
+  it('when its jobs cannot be sent to the codec threads: its pages are in the next one, which waits for none of them', async () => {
+    const path = folder();
+    const result = await inChild(
+      { limitMs: 20_000 },
+      async ({ Checkpointer, Region, PAGE, stamp, hashOf, outcome }, path) => {
+        const { Worker } = await import('node:worker_threads');
+        const region = Region.allocate(16 * PAGE);
+        const c = await Checkpointer.open(path, { regions: { r: region } });
+        stamp(region, [0, 1, 2], 1);
+        await c.checkpoint();
+        stamp(region, [1, 2], 2);
+        // As where there is no memory for the message.
+        const { postMessage } = Worker.prototype;
+        Worker.prototype.postMessage = function (message, ...rest) {
+          if (Array.isArray(message)) throw new Error('cannot be cloned');
+          return postMessage.call(this, message, ...rest);
+        };
+        const failed = await outcome(c.checkpoint());
+        Worker.prototype.postMessage = postMessage;
+        const dirty = [...region.dirtyRanges()];
+        const { regions } = await c.checkpoint();
+        await c.close();
+        return { failed, dirty, pages: regions.r!.pages, hash: hashOf(region) };
+      },
+      path,
+    );
+    assert.deepEqual([result.failed, result.dirty, result.pages], ['TIDEMARK_TRACKING_LOST', [1, 2], 2]);
+    assert.equal(hashOf(await restoredFresh(path)), result.hash);
+  });
+
   it('is a TidemarkError', async () => {
     const error = await inChild(
       { faults: 'capture.copy' },
