@@ -107,7 +107,13 @@ export class Ahead {
         continue;
       }
       copy.copy(segments);
-      queue.flush();
+      try {
+        queue.flush();
+      } catch (error) {
+        // Jobs were counted and not sent: a new generation waits for none of them.
+        member.shadow?.fail(0);
+        throw error;
+      }
       this.#send();
       await setImmediate();
       if (this.#ended) return 0;
