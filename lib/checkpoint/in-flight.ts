@@ -173,8 +173,9 @@ export class InFlight {
     if (generation !== session.generation) return;
     const plain = toPlain(error, 'TIDEMARK_WRITE_FAILED');
     const before = session.failure;
-    // What nobody asked for is what has to be told, also to those before the one that was aborted.
-    const told = before === undefined || (before.error.code === 'TIDEMARK_ABORTED' && before.from > from) ? plain : before.error;
+    // What one of them has brought upon itself (a signal, a label that is taken) is no answer to those before it.
+    const isWider = before !== undefined && before.from > from && plain.code !== 'TIDEMARK_ABORTED';
+    const told = before === undefined || isWider ? plain : before.error;
     session.failure = {
       from: Math.min(from, before?.from ?? from),
       error: told,

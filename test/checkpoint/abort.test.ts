@@ -228,4 +228,29 @@ describe('a signal that is aborted', () => {
     );
     assert.deepEqual(result, { ends: ['TIDEMARK_WRITE_FAILED', 'TIDEMARK_ABORTED'], dirty: [1, 2], next: 2 });
   });
+
+  it('and neither is a label that is taken', async () => {
+    const result = await inChild(
+      { faults: 'log.write:2' },
+      async ({ Checkpointer, Region, PAGE, stamp, outcome }, path) => {
+        const region = Region.allocate(16 * PAGE);
+        const c = await Checkpointer.open(path, { regions: { r: region } });
+        stamp(region, 0, 1);
+        // While it is written the others arrive: they are decided on together.
+        const first = c.checkpoint({ label: 'taken' });
+        stamp(region, 1, 2);
+        const before = c.checkpoint();
+        stamp(region, 2, 2);
+        const taken = c.checkpoint({ label: 'taken' });
+        const ends = [await outcome(first), await outcome(before), await outcome(taken)];
+        return { ends, dirty: [...region.dirtyRanges()] };
+      },
+      `${path}-taken`,
+    );
+    // Where the first two were written together, the write that fails comes later.
+    const isTogether = result.ends[1] === 'ok';
+    assert.deepEqual(result.ends.slice(0, 2), ['ok', isTogether ? 'ok' : 'TIDEMARK_WRITE_FAILED']);
+    assert.notEqual(result.ends[2], 'ok');
+    assert.deepEqual(result.dirty, isTogether ? [2, 1] : [1, 2]);
+  });
 });
