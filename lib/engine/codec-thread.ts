@@ -39,20 +39,32 @@ import { Staging, type StagingHandle } from './staging.js';
 export interface CodecData {
   staging: StagingHandle;
   shadows: number;
+  /** One number: how many jobs to encode were taken, by whichever thread. */
+  taken: SharedArrayBuffer;
   storage: MessagePort;
 }
 
-const { staging: handle, shadows, storage } = workerData as CodecData;
+/** Caller to every codec thread, in the same order to each. */
+export interface EncodeJobs {
+  /** How many jobs were sent before. Like `taken` it is an int32, and wraps. */
+  first: number;
+  jobs: readonly EncodeJob[];
+}
+
+const { staging: handle, shadows, taken, storage } = workerData as CodecData;
 const staging = new Staging(handle);
 staging.join();
 addon().shadowsJoin(shadows);
 
+const takenJobs = new Int32Array(taken);
+/** Page-aligned: the kernel copies pages from anywhere else more slowly. */
+const room = (byteLength: number) => new Uint8Array(addon().allocate(byteLength, false));
 const scratch = new Uint8Array(scratchSize());
 const NO_BYTES = new Uint8Array(0);
 /** The deltas of a segment, or the pages of an extent. */
-const pageScratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
+const pageScratch = room(SEGMENT_PAGES * PAGE_SIZE);
 /** The frames of an extent that is decoded. */
-const frames = new Uint8Array(EXTENT_ROOM);
+const frames = room(EXTENT_ROOM);
 
 function encode(job: EncodeJob): void {
   const { session, generation, sequence, slot, ordinal, segment, shadow } = job;
@@ -179,8 +191,12 @@ function run(job: CodecJob & { job: number }): void {
   storage.postMessage(answer);
 }
 
-parentPort!.on('message', (jobs: EncodeJob[]) => {
-  for (const job of jobs) encode(job);
+parentPort!.on('message', ({ first, jobs }: EncodeJobs) => {
+  for (const [k, job] of jobs.entries()) {
+    // Who meets a job has met all before it: either it is the next to be taken, or another thread has it.
+    const number = (first + k) | 0;
+    if (Atomics.compareExchange(takenJobs, 0, number, (number + 1) | 0) === number) encode(job);
+  }
 });
 parentPort!.postMessage('ready');
 storage.on('message', (job: CodecJob & { job: number }) => run(job));

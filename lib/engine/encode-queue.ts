@@ -36,9 +36,12 @@ export class EncodeQueue {
     const jobs = this.#jobs;
     this.#jobs = [];
     if (jobs.length === 0) return;
-    const lostBefore = this.#hasLost;
-    this.#hasLost = true;
-    this.#engine.encode(jobs);
-    this.#hasLost = lostBefore;
+    try {
+      this.#engine.encode(jobs);
+    } catch (error) {
+      this.#hasLost = true;
+      this.#engine.staging.releaseAll(Int32Array.from(jobs.flatMap(({ segment }) => segment ?? [])));
+      throw error;
+    }
   }
 }

@@ -3,7 +3,7 @@ import { OLDER_VERSION_BYTES } from '../chain/older-versions.js';
 import { upkeep, warn } from '../diagnostics.js';
 import { fromPlain, TidemarkError } from '../errors.js';
 import { addon, SEGMENT_STRIDE } from '../kernel/addon.js';
-import type { CodecData } from './codec-thread.js';
+import type { CodecData, EncodeJobs } from './codec-thread.js';
 import { type CheckedEngine, checkEngine, type EngineOptions } from './options.js';
 import type { Calls, EncodeJob, StorageEvent, ToStorage } from './protocol.js';
 import { Staging } from './staging.js';
@@ -55,8 +55,8 @@ export class Engine {
   #shadowBytes: number;
   #storage: Worker | undefined;
   #codecs: Worker[] = [];
-  /** The codec threads get segments in turn. */
-  #turn = 0;
+  /** Jobs sent to these codec threads, as an int32 that wraps. */
+  #sentJobs = 0;
   #staging: Staging | undefined;
   /** Native, made anew with the codec threads: what they had in hand is lost, and with it the order in which shadows were used. */
   #shadows: number | undefined;
@@ -296,18 +296,29 @@ export class Engine {
     if (performance.now() - started > this.#options.stallMs) throw stalled({ code: 'ERR_STALLED' }, this.#options.stallMs);
   }
 
-  /** @internal In turn, one message for each codec thread. */
+  /**
+   * @internal Every codec thread is told of all jobs, and who comes first takes one: none is idle while another has a row of them.
+   * @throws when the message cannot be made; then none was sent
+   */
   encode(jobs: readonly EncodeJob[]): void {
-    const codecs = this.#codecs;
-    const each = codecs.map((): EncodeJob[] => []);
-    for (const job of jobs) each[this.#turn++ % codecs.length]!.push(job);
-    for (const [k, some] of each.entries()) if (some.length > 0) codecs[k]!.postMessage(some);
+    const message: EncodeJobs = { first: this.#sentJobs, jobs };
+    const [first, ...others] = this.#codecs;
+    first!.postMessage(message);
+    this.#sentJobs = (this.#sentJobs + jobs.length) | 0;
+    for (const codec of others) {
+      try {
+        codec.postMessage(message);
+      } catch {
+        // There is no memory for another copy. The first thread has all jobs there ever were, so each is done.
+      }
+    }
   }
 
   async #startCodecs(): Promise<void> {
     const storage = this.#startStorage();
     const staging = Staging.create(this.#segments);
     const shadows = this.#createShadows(staging);
+    const taken = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT);
     const ports: MessagePort[] = [];
     const codecs: Worker[] = [];
     let fail = (_what: string): void => {};
@@ -317,7 +328,7 @@ export class Engine {
       storage.once('exit', storageEnded);
       for (let k = 0; k < this.workers; k++) {
         const { port1, port2 } = new MessageChannel();
-        const data: CodecData = { staging: staging.handle, shadows, storage: port2 };
+        const data: CodecData = { staging: staging.handle, shadows, taken, storage: port2 };
         const codec = startThread('./codec-thread.js', data, [port2]);
         codec.once('error', reject);
         codec.once('exit', () => {
@@ -352,6 +363,7 @@ export class Engine {
       storage.off('exit', storageEnded);
     }
     this.#codecs = codecs;
+    this.#sentJobs = 0;
     this.#staging = staging;
     this.#shadows = shadows;
   }

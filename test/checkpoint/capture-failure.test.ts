@@ -145,20 +145,23 @@ describe('a capture that fails', () => {
     const path = folder();
     const result = await inChild(
       { limitMs: 20_000 },
-      async ({ Checkpointer, Region, PAGE, stamp, hashOf, outcome }, path) => {
+      async ({ Checkpointer, Engine, Region, PAGE, stamp, hashOf, outcome }, path) => {
         const { Worker } = await import('node:worker_threads');
         const region = Region.allocate(16 * PAGE);
-        const c = await Checkpointer.open(path, { regions: { r: region } });
+        const engine = new Engine({ maxStagingBytes: 4 << 20 });
+        const c = await Checkpointer.open(path, { regions: { r: region }, engine });
         stamp(region, [0, 1, 2], 1);
         await c.checkpoint();
         stamp(region, [1, 2], 2);
         // As where there is no memory for the message.
         const { postMessage } = Worker.prototype;
         Worker.prototype.postMessage = function (message, ...rest) {
-          if (Array.isArray(message)) throw new Error('cannot be cloned');
+          if ('jobs' in message) throw new Error('cannot be cloned');
           return postMessage.call(this, message, ...rest);
         };
-        const failed = await outcome(c.checkpoint());
+        const failed: string[] = [];
+        // More often than there are segments: each gives its own back.
+        for (let k = 0; k < 6; k++) failed.push(await outcome(c.checkpoint()));
         Worker.prototype.postMessage = postMessage;
         const dirty = [...region.dirtyRanges()];
         const { regions } = await c.checkpoint();
@@ -167,7 +170,36 @@ describe('a capture that fails', () => {
       },
       path,
     );
-    assert.deepEqual([result.failed, result.dirty, result.pages], ['TIDEMARK_TRACKING_LOST', [1, 2], 2]);
+    assert.deepEqual(result.failed, new Array(6).fill('TIDEMARK_TRACKING_LOST'));
+    assert.deepEqual([result.dirty, result.pages], [[1, 2], 2]);
+    assert.equal(hashOf(await restoredFresh(path)), result.hash);
+  });
+
+  it('does not where one codec thread can be told of its jobs and another cannot', async () => {
+    const path = folder();
+    const result = await inChild(
+      { limitMs: 20_000 },
+      async ({ Checkpointer, Engine, Region, PAGE, range, stamp, hashOf }, path) => {
+        const { Worker } = await import('node:worker_threads');
+        const region = Region.allocate(1024 * PAGE);
+        const c = await Checkpointer.open(path, { regions: { r: region }, engine: new Engine({ workers: 3 }) });
+        const { postMessage } = Worker.prototype;
+        let told = 0;
+        Worker.prototype.postMessage = function (message, ...rest) {
+          // Of three threads the first is always told, the others now and then.
+          if ('jobs' in message && told++ % 3 > 0 && told % 7 > 2) throw new Error('cannot be cloned');
+          return postMessage.call(this, message, ...rest);
+        };
+        for (let k = 1; k <= 20; k++) {
+          stamp(region, range(0, 1024), k);
+          await c.checkpoint();
+        }
+        await c.close();
+        return { told, hash: hashOf(region) };
+      },
+      path,
+    );
+    assert.equal(result.told, 60);
     assert.equal(hashOf(await restoredFresh(path)), result.hash);
   });
 
