@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "pool.h"
 
 namespace tidemark {
@@ -27,6 +31,41 @@ namespace {
 /** Below this another thread takes longer to wake than to help. */
 constexpr uint64_t kParallelPages = (2 << 20) / kPageSize;
 
+/**
+ * From here on what is copied would not stay in the caches anyway: it is written past them, which spares reading what is overwritten. (512 MiB, page by page
+ * on two cores: 48 ms, past the caches 36 ms, four pages at a time 28 ms, as one memcpy of the C library takes.)
+ */
+constexpr uint64_t kStreamedPages = (32 << 20) / kPageSize;
+/** Pages that are streamed at a time: the processor reads ahead within a page, not into the next. */
+constexpr uint32_t kAbreast = 4;
+
+void copyInRow(uint8_t* target, const uint8_t* const* pages, uint32_t count) {
+  for (uint32_t k = 0; k < count; k++) memcpy(target + k * kPageSize, pages[k], kPageSize);
+}
+
+#if defined(__SSE2__)
+void streamInRow(uint8_t* target, const uint8_t* const* pages, uint32_t count) {
+  constexpr size_t kLine = 64 / sizeof(__m128i);
+  uint32_t first = 0;
+  for (; first + kAbreast <= count; first += kAbreast) {
+    for (size_t line = 0; line < kPageSize / sizeof(__m128i); line += kLine) {
+      for (uint32_t k = first; k < first + kAbreast; k++) {
+        const auto* from = reinterpret_cast<const __m128i*>(pages[k]) + line;
+        auto* to = reinterpret_cast<__m128i*>(target + k * kPageSize) + line;
+        __m128i words[kLine];
+        for (size_t w = 0; w < kLine; w++) words[w] = _mm_load_si128(from + w);
+        for (size_t w = 0; w < kLine; w++) _mm_stream_si128(to + w, words[w]);
+      }
+    }
+  }
+  // Before whatever tells another thread of them.
+  _mm_sfence();
+  copyInRow(target + first * kPageSize, pages + first, count - first);
+}
+#else
+constexpr auto streamInRow = copyInRow;
+#endif
+
 /** Where the dirty pages of one segment begin. */
 struct Chunk {
   size_t run;
@@ -34,7 +73,8 @@ struct Chunk {
   uint32_t count;
 };
 
-void copyChunk(const uint8_t* memory, const Runs& runs, const Chunk& chunk, uint8_t* target, uint32_t* pages, uint32_t* counts) {
+void copyChunk(const uint8_t* memory, const Runs& runs, const Chunk& chunk, bool streams, uint8_t* target, uint32_t* pages, uint32_t* counts) {
+  const uint8_t* sources[kSegmentPages];
   uint32_t zeros[kSegmentPages];
   uint32_t zeroCount = 0;
   uint32_t copied = 0;
@@ -50,10 +90,11 @@ void copyChunk(const uint8_t* memory, const Runs& runs, const Chunk& chunk, uint
     if (isZero(page)) {
       zeros[zeroCount++] = number;
     } else {
-      memcpy(target + copied * kPageSize, page, kPageSize);
+      sources[copied] = page;
       pages[copied++] = number;
     }
   }
+  (streams ? streamInRow : copyInRow)(target, sources, copied);
   memcpy(pages + copied, zeros, zeroCount * sizeof *zeros);
   counts[0] = copied;
   counts[1] = zeroCount;
@@ -89,7 +130,7 @@ uint64_t copyPages(const uint8_t* memory, const Runs& runs, uint64_t skip, const
   for (size_t k = chunks.size(); k < target.segments.size(); k++) target.counts[2 * k] = target.counts[2 * k + 1] = 0;
   runParallel(chunks.size(), consumed <= kParallelPages ? 1 : threads, [&](size_t k) {
     uint8_t* segment = target.staging + static_cast<size_t>(target.segments[k]) * kSegmentStride;
-    copyChunk(memory, runs, chunks[k], segment + kSegmentHeadroom, target.pages + k * kSegmentPages, target.counts + 2 * k);
+    copyChunk(memory, runs, chunks[k], consumed >= kStreamedPages, segment + kSegmentHeadroom, target.pages + k * kSegmentPages, target.counts + 2 * k);
   });
   return consumed;
 }

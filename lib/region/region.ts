@@ -5,15 +5,7 @@ import { fault } from '../faults.js';
 import { addon, PAGE_SIZE } from '../kernel/addon.js';
 import { capabilities, requireTracking } from '../kernel/capabilities.js';
 import { isBoolean, isNumber, isOptions, option } from '../options.js';
-import {
-  describeSource,
-  growableShared,
-  isWholePages,
-  type RegionRange,
-  type RegionSource,
-  type Source,
-  unaligned,
-} from './source.js';
+import { describeSource, isWholePages, type RegionRange, type RegionSource, type Source, unaligned } from './source.js';
 
 export interface AllocateOptions {
   /** A SharedArrayBuffer, to be posted to worker threads. Default: false. */
@@ -85,7 +77,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     let buffer: ArrayBufferLike;
     try {
       // N-API cannot wrap native memory as a SharedArrayBuffer; V8 aligns to pages what may grow.
-      buffer = shared ? growableShared(size) : addon().allocate(size, hugePages);
+      buffer = shared ? new SharedArrayBuffer(size, { maxByteLength: size }) : addon().allocate(size, hugePages);
     } catch (cause) {
       throw new RangeError(`${size} bytes of memory could not be had`, { cause });
     }

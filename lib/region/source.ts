@@ -81,9 +81,3 @@ function wholeSource(source: RegionSource): Pick<Source, 'buffer' | 'grow'> {
     'a region is made of a WebAssembly.Memory, a SharedArrayBuffer, an ArrayBuffer or a Uint8Array (of another view, new Uint8Array(view.buffer, view.byteOffset, view.byteLength))',
   );
 }
-
-/** TypeScript's library of es2023 does not know the second parameter yet; Node 20 does. */
-export function growableShared(size: number): SharedArrayBuffer {
-  const Growable = SharedArrayBuffer as unknown as new (length: number, options: { maxByteLength: number }) => SharedArrayBuffer;
-  return new Growable(size, { maxByteLength: size });
-}
