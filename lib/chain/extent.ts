@@ -38,12 +38,15 @@ export function encodeExtent(
 ): number {
   const frames = Math.ceil(count / framePages);
   const lengths = new Uint32Array(frames);
+  const bound = zstd().compressBound(framePages * PAGE_SIZE);
   let at = DIRECTORY_HEADER + 4 * frames;
   for (let k = 0; k < frames; k++) {
     const raw = pages.subarray(k * framePages * PAGE_SIZE, Math.min((k + 1) * framePages, count) * PAGE_SIZE);
-    const length = context.compress2(scratch, raw);
+    const room = pages.buffer === target.buffer ? raw.byteOffset - (target.byteOffset + at) : target.length - at;
+    const isClear = room >= bound;
+    const length = context.compress2(isClear ? target.subarray(at, at + bound) : scratch, raw);
     if (length < raw.length) {
-      target.set(scratch.subarray(0, length), at);
+      if (!isClear) target.set(scratch.subarray(0, length), at);
       lengths[k] = length;
       at += length;
     } else {
