@@ -150,7 +150,9 @@ export class OlderVersions {
 
   #reach(page: number): void {
     if (page < this.#first.length) return;
-    this.#first = enlarge(this.#first, new Uint32Array(Math.max(page + 1, this.#pageCount)));
+    // Much of a region may be reserved and never written.
+    const power = 2 ** Math.ceil(Math.log2(page + 1));
+    this.#first = enlarge(this.#first, new Uint32Array(Math.max(page + 1, Math.min(power, this.#pageCount))));
   }
 
   #grow(capacity: number): void {
