@@ -44,6 +44,8 @@ async function bench(): Promise<void> {
     const about = machine(scratch);
     print(`# tidemark on this machine${values.quick ? ', quickly' : ''}\n\n`);
     for (const [what, value] of Object.entries(about)) print(`- ${what}: ${value}\n`);
+    if (values.quick)
+      print('\nRegions are an eighth of what the budgets are for, or less: what a checkpoint costs in any case weighs more.\n');
     const results: Results[] = [];
     const failed: string[] = [];
     for (const name of names) {
@@ -57,7 +59,10 @@ async function bench(): Promise<void> {
       rmSync(folder, { recursive: true, force: true });
     }
     print(`\n${summary(results, failed)}\nTook ${((performance.now() - started) / 60_000).toFixed(1)} minutes.\n`);
-    for (const plot of results.flatMap(({ plots }) => plots)) writeFileSync(join(values.output, `${plot.name}.svg`), draw(plot));
+    for (const plot of results.flatMap(({ plots }) => plots)) {
+      writeFileSync(join(values.output, `${plot.name}.svg`), draw(plot));
+      text += `\n![${plot.title}](${plot.name}.svg)\n`;
+    }
     writeFileSync(
       join(values.output, 'results.json'),
       `${JSON.stringify({ machine: about, quick: values.quick, results }, null, 1)}\n`,

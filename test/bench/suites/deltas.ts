@@ -17,7 +17,7 @@ export const suite: Suite = async (bench) => {
 /** D: what is stored, how fast, and how long the caller is blocked. */
 async function measureD(bench: Bench, mib: number, durability: 'sync' | 'relaxed'): Promise<void> {
   const { report, quick, scratch } = bench;
-  const rounds = quick ? 5 : 15;
+  const rounds = quick ? 5 : 31;
   const pair = await Pair.open(mib << 20, scratch, { durability });
   const count = Math.floor((mib << 20) / PAGE_BYTES / 100);
   const touch = twice((records, memory) => records.touch(memory, count));
@@ -65,12 +65,12 @@ async function measureD(bench: Bench, mib: number, durability: 'sync' | 'relaxed
     aim: 1,
     ratios: spread(captures.map(({ on, off }) => on / off)),
   });
-  if (durability === 'sync') await measureInPlace(bench, pair, count, rounds);
+  if (durability === 'sync') await measureInPlace(bench, pair, count);
   await pair.close();
 }
 
 /** Into a fresh region, and in place: one checkpoint back, and what was written since undone. */
-async function measureInPlace({ report }: Bench, pair: Pair, count: number, rounds: number): Promise<void> {
+async function measureInPlace({ report, quick }: Bench, pair: Pair, count: number): Promise<void> {
   const head = pair.checkpointers.on.head!.id;
   await pair.checkpointers.on.close();
   const eager: number[] = [];
@@ -82,7 +82,7 @@ async function measureInPlace({ report }: Bench, pair: Pair, count: number, roun
     const checkpointer = await Checkpointer.open(pair.folders.on, { engine, regions: { memory: region } });
     eager.push((await checkpointer.restore()).stats().ms);
     const records = new Records();
-    for (let k = 0; k < Math.ceil(rounds / 5); k++) {
+    for (let k = 0; k < (quick ? 1 : 3); k++) {
       back!.push((await checkpointer.restore(head - 1)).stats().ms);
       await checkpointer.restore(head);
       records.touch(new Uint8Array(region.buffer), count);

@@ -17,9 +17,25 @@ export interface CopyLimits {
   touchNs: number[];
 }
 
-/** Finding and copying dirty pages, in C++. */
-export function copyLimits(mib: number, share: number, rounds: number, threads: number, scratch: string): CopyLimits {
-  return run<CopyLimits>(compile('limits', scratch), mib, share, rounds, threads);
+/** Finding and copying dirty pages, in C++: half of the rounds before `measure`, half after it, for what else the machine does changes within minutes. */
+export async function copyLimits(
+  { mib, share, rounds, threads }: { mib: number; share: number; rounds: number; threads: number },
+  scratch: string,
+  measure: () => Promise<void>,
+): Promise<CopyLimits> {
+  const program = compile('limits', scratch);
+  const half = (): CopyLimits => run<CopyLimits>(program, mib, share, Math.ceil(rounds / 2), threads);
+  const before = half();
+  await measure();
+  const after = half();
+  const both = (name: keyof CopyLimits): number[] => [...before[name], ...after[name]];
+  return {
+    scan: both('scan'),
+    scanCopy: both('scanCopy'),
+    copy: both('copy'),
+    copyOnAll: both('copyOnAll'),
+    touchNs: both('touchNs'),
+  };
 }
 
 /** zstd level 1 at 64 KiB on all cores, through zstd-napi: milliseconds, one a round, and what it gives. */
@@ -79,24 +95,35 @@ export async function levelDbAlone(byteLength: number, folder: string): Promise<
   return spent;
 }
 
+/** Milliseconds. */
+export interface RestoreTimes {
+  both: number;
+  decompress: number;
+  fill: number;
+}
+
 /** zstd decompression and UFFDIO_COPY of memory, on all threads, in C++. */
-export function restoreLimit(
-  memory: Uint8Array,
-  rounds: number,
-  threads: number,
-  scratch: string,
-): { both: number[]; decompress: number[]; fill: number[] } {
-  const file = join(scratch, 'frames');
-  const descriptor = openSync(file, 'w');
-  const context = new (zstd().CCtx)();
-  const target = Buffer.alloc(4 + zstd().compressBound(FRAME_BYTES));
-  for (let at = 0; at < memory.length; at += FRAME_BYTES) {
-    const length = context.compress(target.subarray(4), memory.subarray(at, at + FRAME_BYTES), 1);
-    target.writeUInt32LE(length);
-    writeSync(descriptor, target, 0, 4 + length);
+export class RestoreLimit {
+  readonly #program: string;
+  readonly #frames: string;
+  readonly #threads: number;
+
+  constructor(memory: Uint8Array, threads: number, scratch: string) {
+    this.#program = compile('restore-limit', scratch);
+    this.#frames = join(scratch, 'frames');
+    this.#threads = threads;
+    const descriptor = openSync(this.#frames, 'w');
+    const context = new (zstd().CCtx)();
+    const target = Buffer.alloc(4 + zstd().compressBound(FRAME_BYTES));
+    for (let at = 0; at < memory.length; at += FRAME_BYTES) {
+      const length = context.compress(target.subarray(4), memory.subarray(at, at + FRAME_BYTES), 1);
+      target.writeUInt32LE(length);
+      writeSync(descriptor, target, 0, 4 + length);
+    }
+    closeSync(descriptor);
   }
-  closeSync(descriptor);
-  const result = run<ReturnType<typeof restoreLimit>>(compile('restore-limit', scratch), file, rounds, threads);
-  rmSync(file);
-  return result;
+
+  measure(): RestoreTimes {
+    return run<RestoreTimes>(this.#program, this.#frames, this.#threads);
+  }
 }
