@@ -3,6 +3,11 @@ import { damaged } from './damage.js';
 const utf8 = new TextEncoder();
 const utf8Strict = new TextDecoder('utf-8', { fatal: true });
 
+/** As they are in memory: x86-64 and arm64 are little-endian, as the format is. */
+function bytesOf(values: Uint32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
 /** Appends little-endian fields to a buffer that grows. */
 export class ByteWriter {
   #bytes: Uint8Array;
@@ -74,8 +79,7 @@ export class ByteWriter {
 
   /** 32-bit numbers without a length of their own. */
   u32s(values: Uint32Array): void {
-    const at = this.#reserve(values.length * 4);
-    for (let k = 0; k < values.length; k++) this.#view.setUint32(at + 4 * k, values[k]!, true);
+    this.raw(bytesOf(values));
   }
 
   text(value: string): void {
@@ -150,7 +154,7 @@ export class ByteReader {
   u32s(count: number): Uint32Array {
     const at = this.#take(count * 4);
     const values = new Uint32Array(count);
-    for (let k = 0; k < count; k++) values[k] = this.#view.getUint32(at + 4 * k, true);
+    bytesOf(values).set(this.#bytes.subarray(at, at + count * 4));
     return values;
   }
 

@@ -1,6 +1,6 @@
 import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
-import { uidBytes, uidText } from './manifest.js';
+import { MAX_PAGES, uidBytes, uidText } from './manifest.js';
 import { MOST_OLDER } from './older-versions.js';
 import { type PageTable, type RegionTable, type Stored, Version } from './page-table.js';
 
@@ -165,30 +165,43 @@ export function applyLevelTable(level: LevelTable, table: PageTable, levels: num
   for (const { number: regionNumber, entries, read } of level.regions) {
     const region = table.byNumber(regionNumber);
     const newest = readLayer(read, entries, true, number);
-    for (const run of newest) {
-      const crcs = run.kind === Version.zero ? undefined : read.u32s(run.count);
-      if (region !== undefined) applyRun(region, run, crcs, levels);
-    }
+    const crcs = read.u32s(newest.stored);
+    if (region !== undefined) applyLayer(region, newest, crcs, levels);
     const layers = read.varint();
     if (layers > MOST_OLDER) throw damaged(`page table ${number} claims ${layers} layers`);
     for (let k = 0; k < layers; k++) {
-      for (const run of readLayer(read, read.varint(), false, number))
-        if (region !== undefined) applyRun(region, run, undefined, levels);
+      const layer = readLayer(read, read.varint(), false, number);
+      if (region !== undefined) applyLayer(region, layer, undefined, levels);
     }
     read.end();
   }
 }
 
-interface RunOfVersions {
-  first: number;
-  count: number;
-  kind: number;
-  record: number;
-  slot: number;
+/** The runs of a layer, field by field. */
+interface LayerRuns {
+  first: Uint32Array;
+  count: Uint32Array;
+  kind: Uint8Array;
+  record: Float64Array;
+  /** Of the first page. */
+  slot: Uint8Array;
+  /** Pages of all runs that are not zero. */
+  stored: number;
 }
 
-function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number: number): RunOfVersions[] {
-  const runs: RunOfVersions[] = [];
+/** What a run takes at least: page, count and kind. */
+const LEAST_RUN_BYTES = 3;
+
+function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number: number): LayerRuns {
+  if (entries * LEAST_RUN_BYTES > read.remaining) throw damaged(`page table ${number} claims ${entries} runs`);
+  const runs: LayerRuns = {
+    first: new Uint32Array(entries),
+    count: new Uint32Array(entries),
+    kind: new Uint8Array(entries),
+    record: new Float64Array(entries),
+    slot: new Uint8Array(entries),
+    stored: 0,
+  };
   let end = 0;
   let record = 0;
   for (let k = 0; k < entries; k++) {
@@ -196,22 +209,34 @@ function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number
     const count = read.varint();
     const kind = read.u8();
     end = first + count;
+    if (end > MAX_PAGES) throw damaged(`page table ${number} names page ${end}`);
     const stored = kind === Version.full || kind === Version.delta;
     if (!stored && !(mayBeZero && kind === Version.zero)) throw damaged(`page table ${number} has a version of kind ${kind}`);
     if (stored) record += read.signed();
-    runs.push({ first, count, kind, record, slot: stored ? read.u8() : 0 });
+    runs.first[k] = first;
+    runs.count[k] = count;
+    runs.kind[k] = kind;
+    runs.record[k] = record;
+    runs.slot[k] = stored ? read.u8() : 0;
+    if (stored) runs.stored += count;
   }
   return runs;
 }
 
-function applyRun(region: RegionTable, run: RunOfVersions, crcs: Uint32Array | undefined, levels: number): void {
-  const end = Math.min(run.first + run.count, region.pageCount);
-  for (let page = run.first; page < end; page++) {
-    const k = page - run.first;
-    if (run.kind === Version.zero) {
-      if (region.kind(page) === Version.absent) region.setZero(page, levels);
-    } else if (region.isOpen(page)) {
-      region.addOlder(page, run.kind as Stored, run.record, run.slot + k, crcs?.[k] ?? 0, levels);
+/** @param crcs of all pages that are not zero; undefined: of older versions, which have none */
+function applyLayer(region: RegionTable, runs: LayerRuns, crcs: Uint32Array | undefined, levels: number): void {
+  let at = 0;
+  for (let k = 0; k < runs.first.length; k++) {
+    const [first, count, kind, record, slot] = [runs.first[k]!, runs.count[k]!, runs.kind[k]!, runs.record[k]!, runs.slot[k]!];
+    const end = Math.min(first + count, region.pageCount);
+    for (let page = first; page < end; page++) {
+      const j = page - first;
+      if (kind === Version.zero) {
+        if (region.kind(page) === Version.absent) region.setZero(page, levels);
+      } else if (region.isOpen(page)) {
+        region.addOlder(page, kind as Stored, record, slot + j, crcs?.[at + j] ?? 0, levels);
+      }
     }
+    if (kind !== Version.zero) at += count;
   }
 }

@@ -1,7 +1,7 @@
 import { SEGMENT_PAGES } from '../kernel/addon.js';
 import type { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
-import { countPages, type Runs, toPages, toRuns } from './runs.js';
+import { countPages, type Runs, toPages, toRuns, writePages } from './runs.js';
 
 /** An extent, and which pages its slots hold. */
 export interface StoredExtent {
@@ -43,6 +43,7 @@ export function readExtents(read: ByteReader, pageCount: number, what: string): 
   let record = 0;
   let end = 0;
   let claimed = 0;
+  const runsOf: Runs[] = [];
   for (let k = 0; k < count; k++) {
     record += read.signed();
     const slots = read.varint();
@@ -56,12 +57,22 @@ export function readExtents(read: ByteReader, pageCount: number, what: string): 
     if (countPages(runs) !== live || live === 0) throw damaged(`${what}: ${countPages(runs)} pages in ${live} slots`);
     claimed += live;
     if (claimed * 4 > read.remaining) throw damaged(`${what} claims ${claimed} pages`);
-    const extent: StoredExtent = { record, count: slots, pages: toPages(runs), crcs: NO_RUNS };
+    const extent: StoredExtent = { record, count: slots, pages: NO_RUNS, crcs: NO_RUNS };
     if (dead.length > 0) extent.slots = liveSlots(dead, slots);
     extents.push(extent);
+    runsOf.push(runs);
     end = runs.at(-2)! + runs.at(-1)!;
   }
-  for (const extent of extents) extent.crcs = read.u32s(extent.pages.length);
+  // One buffer for all: a thousand extents are no thousand allocations.
+  const pages = new Uint32Array(claimed);
+  const crcs = read.u32s(claimed);
+  let from = 0;
+  for (const [k, extent] of extents.entries()) {
+    const to = writePages(runsOf[k]!, pages, from);
+    extent.pages = pages.subarray(from, to);
+    extent.crcs = crcs.subarray(from, to);
+    from = to;
+  }
   return extents;
 }
 
