@@ -150,9 +150,7 @@ export class OlderVersions {
 
   #reach(page: number): void {
     if (page < this.#first.length) return;
-    // Much of a region may be reserved and never written.
-    const power = 2 ** Math.ceil(Math.log2(page + 1));
-    this.#first = enlarge(this.#first, new Uint32Array(Math.max(page + 1, Math.min(power, this.#pageCount))));
+    this.#first = enlarge(this.#first, new Uint32Array(capacityFor(page + 1, this.#pageCount)));
   }
 
   #grow(capacity: number): void {
@@ -162,6 +160,11 @@ export class OlderVersions {
     this.#state = enlarge(this.#state, new Uint8Array(capacity));
     this.#next = enlarge(this.#next, new Uint32Array(capacity));
   }
+}
+
+/** A length of an array that must reach to `end`, of `most` that are expected: growing page by page it is seldom made anew. */
+export function capacityFor(end: number, most: number): number {
+  return Math.max(end, Math.min(2 ** Math.ceil(Math.log2(end)), most));
 }
 
 /** The same, longer. */

@@ -1,7 +1,7 @@
 import { SEGMENT_PAGES } from '../kernel/addon.js';
 import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
-import { enlarge, MOST_OLDER, OlderVersions } from './older-versions.js';
+import { capacityFor, enlarge, MOST_OLDER, OlderVersions } from './older-versions.js';
 import type { StoredExtent } from './stored-extents.js';
 
 /** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
@@ -45,20 +45,22 @@ function isUnknown(state: Uint8Array): boolean {
   return Buffer.compare(state, UNKNOWN.subarray(0, state.length)) === 0;
 }
 
-/** Where the newest version of each page of one region is, as of one checkpoint: 12 bytes a page, no objects. */
+/** Where the newest version of each page of one region is, as of one checkpoint: 12 bytes a page up to the last one with a version, no objects. */
 export class RegionTable {
   readonly number: number;
   readonly name: string;
   byteLength: number;
   length: number;
+  /** Pages that the region has; the arrays may be shorter, for much of a region may be reserved and never written. */
+  pageCount: number;
   /** Low and high part of the number of the extent's record. */
-  recordLow: Uint32Array;
-  recordHigh: Uint16Array;
-  slot: Uint8Array;
+  recordLow = new Uint32Array(0);
+  recordHigh = new Uint16Array(0);
+  slot = new Uint8Array(0);
   /** Kind of version in the low four bits, in the high four the levels whose next table must have this page. */
-  #state: Uint8Array;
+  #state = new Uint8Array(0);
   /** Of the page that must come out. */
-  crc: Uint32Array;
+  crc = new Uint32Array(0);
   /** What the newest versions that are deltas build on. */
   readonly older: OlderVersions;
 
@@ -67,26 +69,25 @@ export class RegionTable {
     this.name = name;
     this.byteLength = byteLength;
     this.length = length;
-    this.recordLow = new Uint32Array(pageCount);
-    this.recordHigh = new Uint16Array(pageCount);
-    this.slot = new Uint8Array(pageCount);
-    this.#state = new Uint8Array(pageCount);
-    this.crc = new Uint32Array(pageCount);
+    this.pageCount = pageCount;
     this.older = new OlderVersions(pageCount);
-  }
-
-  get pageCount(): number {
-    return this.crc.length;
   }
 
   grow(pageCount: number): void {
     if (pageCount <= this.pageCount) return;
-    this.recordLow = enlarge(this.recordLow, new Uint32Array(pageCount));
-    this.recordHigh = enlarge(this.recordHigh, new Uint16Array(pageCount));
-    this.slot = enlarge(this.slot, new Uint8Array(pageCount));
-    this.#state = enlarge(this.#state, new Uint8Array(pageCount));
-    this.crc = enlarge(this.crc, new Uint32Array(pageCount));
+    this.pageCount = pageCount;
     this.older.pageCount = pageCount;
+  }
+
+  /** The arrays have room for pages before `end`. */
+  #reach(end: number): void {
+    if (end <= this.crc.length) return;
+    const capacity = capacityFor(end, this.pageCount);
+    this.recordLow = enlarge(this.recordLow, new Uint32Array(capacity));
+    this.recordHigh = enlarge(this.recordHigh, new Uint16Array(capacity));
+    this.slot = enlarge(this.slot, new Uint8Array(capacity));
+    this.#state = enlarge(this.#state, new Uint8Array(capacity));
+    this.crc = enlarge(this.crc, new Uint32Array(capacity));
   }
 
   kind(page: number): number {
@@ -103,6 +104,7 @@ export class RegionTable {
 
   /** A newer version of a page. What a delta builds on is kept below it. */
   setStored(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
+    this.#reach(page + 1);
     if (kind === Version.delta) {
       if (this.isStored(page))
         this.older.push(page, this.kind(page) as Stored, this.record(page), this.slot[page]!, this.#state[page]! >> 4);
@@ -131,6 +133,7 @@ export class RegionTable {
 
   /** Adds the versions of an extent to the pages that are open. */
   addExtent(kind: Stored, { record, slots, pages, crcs }: StoredExtent, levels: number): void {
+    this.#reach(Math.min(pages.at(-1)! + 1, this.pageCount));
     // Where nothing is known yet, as in most of a table that is loaded, there is nothing to be kept in order.
     const state = this.#state;
     const { recordLow, recordHigh, slot: slotOfPage, crc } = this;
@@ -149,7 +152,7 @@ export class RegionTable {
     }
     for (let k = 0; k < pages.length; k++) {
       const page = pages[k]!;
-      if (page >= state.length) continue;
+      if (page >= this.pageCount) continue;
       const slot = slots === undefined ? k : slots[k]!;
       if ((state[page]! & KIND_MASK) === Version.absent) {
         recordLow[page] = low;
@@ -195,6 +198,7 @@ export class RegionTable {
   }
 
   setZero(page: number, levels: number): void {
+    this.#reach(page + 1);
     this.older.clear(page);
     this.#state[page] = Version.zero | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
   }
@@ -221,7 +225,7 @@ export class RegionTable {
   nextDifference(other: RegionTable, from: number, end: number): number {
     const { recordLow, recordHigh, slot } = this;
     const [mine, theirs] = [this.#state, other.#state];
-    const both = Math.min(end, this.pageCount, other.pageCount);
+    const both = Math.min(end, mine.length, theirs.length);
     let page = from;
     for (; page < both; page++) {
       // Of two that are stored in the same place, or that have nothing stored at all. Most are the former.

@@ -28,6 +28,9 @@ export interface RegionPlan {
   fills: number;
 }
 
+const NO_SLOTS = new Uint8Array(0);
+const NO_PAGES = new Uint32Array(0);
+
 /** @param base the page tables of the checkpoint that the memory descends from, when it does */
 export function planRegion(
   request: RestoreRequest['regions'][number],
@@ -41,7 +44,8 @@ export function planRegion(
   const written = new Uint8Array(pageCount);
   for (let k = 0; k < request.changed.length; k += 2)
     written.fill(1, request.changed[k], request.changed[k]! + request.changed[k + 1]!);
-  const plain: number[] = [];
+  const plain = new Uint32Array(pageCount);
+  let plainCount = 0;
   const assembled: number[] = [];
   const zeros: number[] = [];
   const fromMemory: number[] = [];
@@ -66,38 +70,50 @@ export function planRegion(
       assembled.push(page);
       fromMemory.push(ofMemory ? 1 : 0);
     } else {
-      plain.push(page);
+      plain[plainCount++] = page;
     }
   }
   return {
     request,
     wanted,
     has,
-    plain: groupByExtent(wanted, plain),
+    plain: groupByExtent(wanted, plain.subarray(0, plainCount)),
     assembled: Uint32Array.from(assembled),
     fromMemory: Uint8Array.from(fromMemory),
     zeros: toRuns(Uint32Array.from(zeros)),
-    fills: plain.length + assembled.length,
+    fills: plainCount + assembled.length,
   };
 }
 
-/** In the order of the records. */
-function groupByExtent(region: RegionTable, pages: number[]): Map<number, ExtentUse> {
-  const counts = new Map<number, number>();
-  for (const page of pages) {
+/** In the order of the records. @param pages ascending: most of them in the extent of the one before */
+function groupByExtent(region: RegionTable, pages: Uint32Array): Map<number, ExtentUse> {
+  const uses = new Map<number, ExtentUse & { count: number }>();
+  const useOf = (page: number, before: (ExtentUse & { count: number }) | undefined): ExtentUse & { count: number } => {
     const record = region.record(page);
-    counts.set(record, (counts.get(record) ?? 0) + 1);
+    if (before?.record === record) return before;
+    let use = uses.get(record);
+    if (use === undefined) {
+      use = { record, slots: NO_SLOTS, pages: NO_PAGES, count: 0 };
+      uses.set(record, use);
+    }
+    return use;
+  };
+  let use: (ExtentUse & { count: number }) | undefined;
+  for (const page of pages) {
+    use = useOf(page, use);
+    use.count++;
   }
-  const uses = new Map<number, ExtentUse & { length: number }>();
-  for (const record of [...counts.keys()].sort((a, b) => a - b)) {
-    const count = counts.get(record)!;
-    checkExtentUse(record, count);
-    uses.set(record, { record, slots: new Uint8Array(count), pages: new Uint32Array(count), length: 0 });
+  const sorted = [...uses.values()].sort((a, b) => a.record - b.record);
+  for (const one of sorted) {
+    checkExtentUse(one.record, one.count);
+    one.slots = new Uint8Array(one.count);
+    one.pages = new Uint32Array(one.count);
+    one.count = 0;
   }
   for (const page of pages) {
-    const use = uses.get(region.record(page))!;
-    use.slots[use.length] = region.slot[page]!;
-    use.pages[use.length++] = page;
+    use = useOf(page, use);
+    use.slots[use.count] = region.slot[page]!;
+    use.pages[use.count++] = page;
   }
-  return uses;
+  return new Map(sorted.map((one) => [one.record, one]));
 }
