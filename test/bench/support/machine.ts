@@ -8,7 +8,7 @@ import { capabilities } from '../../../lib/index.js';
 export function machine(scratch: string): Record<string, string> {
   const require = createRequire(import.meta.url);
   const version = (name: string): string => (require(`${name}/package.json`) as { version: string }).version;
-  const disk = execFileSync('stat', ['--file-system', '--format', '%T', scratch], { encoding: 'utf8' }).trim();
+  const disk = execFileSync('df', ['--output=fstype', scratch], { encoding: 'utf8' }).split('\n')[1]!;
   return {
     processor: `${cpus()[0]!.model}, ${availableParallelism()} cores to use`,
     memory: `${(totalmem() / 2 ** 30).toFixed(1)} GiB, transparent huge pages ${chosen('/sys/kernel/mm/transparent_hugepage/enabled')}`,
