@@ -1,4 +1,4 @@
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import { OLDER_VERSION_BYTES } from '../chain/older-versions.js';
 import { upkeep, warn } from '../diagnostics.js';
 import { fromPlain, TidemarkError } from '../errors.js';
@@ -7,6 +7,7 @@ import type { CodecData, EncodeJobs } from './codec-thread.js';
 import { type CheckedEngine, checkEngine, type EngineOptions } from './options.js';
 import type { Calls, EncodeJob, StorageEvent, ToStorage } from './protocol.js';
 import { Staging } from './staging.js';
+import { online, stalled, startThread } from './thread.js';
 
 /** How an engine is doing. */
 export interface EngineStats {
@@ -407,33 +408,4 @@ export class Engine {
     this.#codecs = [];
     for (const codec of codecs) void codec.terminate();
   }
-}
-
-function startThread(file: string, workerData?: unknown, transferList?: import('node:worker_threads').Transferable[]): Worker {
-  const worker = new Worker(new URL(file, import.meta.url), {
-    workerData,
-    ...(transferList === undefined ? {} : { transferList }),
-    name: `tidemark ${file.replace(/^\.\/|\.js$/g, '')}`,
-    // Flags of the program (--inspect-brk, --require of a test runner) are not for these threads.
-    execArgv: [],
-  });
-  worker.unref();
-  return worker;
-}
-
-/** Resolves when the thread has said that it is ready to work. */
-function online(worker: Worker): Promise<void> {
-  return new Promise((resolve) => worker.once('message', () => resolve()));
-}
-
-function stalled(error: unknown, stallMs: number): TidemarkError {
-  const { code } = error as { code?: string };
-  const message =
-    code === 'ERR_STALLED'
-      ? `staging is full and nothing was written for ${stallMs} ms`
-      : 'a thread of the engine ended while a capture waited for staging';
-  return new TidemarkError('TIDEMARK_STALLED', message, {
-    cause: error,
-    hint: 'nothing in memory is lost; is the disk hanging, or is libuv’s thread pool (UV_THREADPOOL_SIZE) full of calls that wait for this thread?',
-  });
 }
