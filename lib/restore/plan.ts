@@ -1,6 +1,6 @@
 import { checkExtentUse, deltasBetween } from '../chain/assembly.js';
 import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
-import { toRuns } from '../chain/runs.js';
+import { concat, toRuns } from '../chain/runs.js';
 import type { RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
@@ -27,9 +27,6 @@ export interface RegionPlan {
   zeros: Uint32Array;
   fills: number;
 }
-
-const NO_SLOTS = new Uint8Array(0);
-const NO_PAGES = new Uint32Array(0);
 
 /** @param base the page tables of the checkpoint that the memory descends from, when it does */
 export function planRegion(
@@ -86,34 +83,34 @@ export function planRegion(
 }
 
 /** In the order of the records. @param pages ascending: most of them in the extent of the one before */
-function groupByExtent(region: RegionTable, pages: Uint32Array): Map<number, ExtentUse> {
-  const uses = new Map<number, ExtentUse & { count: number }>();
-  const useOf = (page: number, before: (ExtentUse & { count: number }) | undefined): ExtentUse & { count: number } => {
-    const record = region.record(page);
-    if (before?.record === record) return before;
-    let use = uses.get(record);
-    if (use === undefined) {
-      use = { record, slots: NO_SLOTS, pages: NO_PAGES, count: 0 };
-      uses.set(record, use);
+function groupByExtent({ recordLow, recordHigh, slot }: RegionTable, pages: Uint32Array): Map<number, ExtentUse> {
+  const slots = new Uint8Array(pages.length);
+  const rows = new Map<number, { count: number; parts: [from: number, to: number][] }>();
+  for (let from = 0, to = 0; from < pages.length; from = to) {
+    const low = recordLow[pages[from]!]!;
+    const high = recordHigh[pages[from]!]!;
+    for (; to < pages.length && recordLow[pages[to]!] === low && recordHigh[pages[to]!] === high; to++)
+      slots[to] = slot[pages[to]!]!;
+    const record = high * 0x1_0000_0000 + low;
+    const row = rows.get(record);
+    if (row === undefined) {
+      rows.set(record, { count: to - from, parts: [[from, to]] });
+    } else {
+      row.count += to - from;
+      row.parts.push([from, to]);
     }
-    return use;
-  };
-  let use: (ExtentUse & { count: number }) | undefined;
-  for (const page of pages) {
-    use = useOf(page, use);
-    use.count++;
   }
-  const sorted = [...uses.values()].sort((a, b) => a.record - b.record);
-  for (const one of sorted) {
-    checkExtentUse(one.record, one.count);
-    one.slots = new Uint8Array(one.count);
-    one.pages = new Uint32Array(one.count);
-    one.count = 0;
+  const uses = new Map<number, ExtentUse>();
+  for (const [record, { count, parts }] of [...rows].sort(([a], [b]) => a - b)) {
+    checkExtentUse(record, count);
+    const [[first, end]] = parts as [[number, number]];
+    // Copies: a message takes the whole buffer of a view along.
+    const use: ExtentUse = { record, slots: slots.slice(first, end), pages: pages.slice(first, end) };
+    if (parts.length > 1) {
+      use.pages = concat(parts.map(([from, to]) => pages.subarray(from, to)));
+      use.slots = Uint8Array.from(use.pages, (page) => slot[page]!);
+    }
+    uses.set(record, use);
   }
-  for (const page of pages) {
-    use = useOf(page, use);
-    use.slots[use.count] = region.slot[page]!;
-    use.pages[use.count++] = page;
-  }
-  return new Map(sorted.map((one) => [one.record, one]));
+  return uses;
 }
