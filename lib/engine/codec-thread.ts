@@ -198,5 +198,7 @@ parentPort!.on('message', ({ first, jobs }: EncodeJobs) => {
     if (Atomics.compareExchange(takenJobs, 0, number, (number + 1) | 0) === number) encode(job);
   }
 });
+// Jobs that nobody has would be waited for: what is in flight fails with the thread.
+parentPort!.on('messageerror', () => process.exit(1));
 parentPort!.postMessage('ready');
 storage.on('message', (job: CodecJob & { job: number }) => run(job));

@@ -152,8 +152,19 @@ describe('kernel: copyPages', () => {
     };
   }
 
-  it('does what a plain model does', () => {
-    const total = 6000;
+  const aligned = (length: number) => new Uint8Array(new SharedArrayBuffer(length, { maxByteLength: length }));
+  const LARGE = 12_000;
+  const models: [string, { total: number; segments: number; rounds: number; staging: (length: number) => Uint8Array }][] = [
+    ['', { total: 6000, segments: 24, rounds: 40, staging: aligned }],
+    [', past the caches', { total: LARGE, segments: 44, rounds: 12, staging: aligned }],
+    [
+      ', as much into staging that is not aligned',
+      { total: LARGE, segments: 44, rounds: 6, staging: (length) => new Uint8Array(new ArrayBuffer(length + 8), 8) },
+    ],
+  ];
+  for (const [how, model] of models) it(`does what a plain model does${how}`, () => compareWithModel(model));
+
+  function compareWithModel({ total, segments: most, rounds, staging: allocate }: (typeof models)[number][1]): void {
     withRegion(total, (id, view) => {
       const below = random(11);
       for (let p = 0; p < total; p++) {
@@ -162,15 +173,16 @@ describe('kernel: copyPages', () => {
         // A single byte anywhere, the last one of the page often.
         view[p * PAGE_SIZE + (kind === 1 ? PAGE_SIZE - 1 : kind === 2 ? 0 : below(PAGE_SIZE))] = 1 + below(255);
       }
-      const staging = new Uint8Array(new SharedArrayBuffer(24 * SEGMENT_STRIDE));
-      for (let round = 0; round < 40; round++) {
+      const staging = allocate(most * SEGMENT_STRIDE);
+      for (let round = 0; round < rounds; round++) {
         const dirty: number[] = [];
-        for (let p = below(50); p < total; p += 1 + (below(3) === 0 ? below(200) : 0)) dirty.push(p);
-        const skip = below(3) === 0 ? below(dirty.length + 10) : below(4) * 256;
+        const isDense = total === LARGE && round % 2 === 0;
+        for (let p = below(50); p < total; p += 1 + (!isDense && below(3) === 0 ? below(200) : 0)) dirty.push(p);
+        const skip = below(3) === 0 ? below(isDense ? 2000 : dirty.length + 10) : below(4) * 256;
         const segments = Int32Array.from(
-          Array.from({ length: 24 }, (_, k) => k)
+          Array.from({ length: most }, (_, k) => k)
             .sort(() => below(3) - 1)
-            .slice(0, below(25)),
+            .slice(0, isDense ? most : below(most + 1)),
         );
         staging.fill(0xee);
         const result = copy(id, view, toRuns(dirty), skip, staging, segments, 1 + below(4));
@@ -193,7 +205,7 @@ describe('kernel: copyPages', () => {
         });
       }
     });
-  });
+  }
 
   it('copies as much from several threads at once', async () => {
     const { id, view } = tracked(8192);
