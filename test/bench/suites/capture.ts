@@ -13,7 +13,7 @@ export const suite: Suite = async (bench) => {
 
 async function scattered({ report, quick, scratch, cores }: Bench): Promise<void> {
   const mib = quick ? 128 : 1024;
-  const rounds = quick ? 6 : 16;
+  const rounds = 16;
   const captures: number[] = [];
   let touches: number[] = [];
   const limits = await copyLimits({ mib, share: 0.01, rounds, threads: cores }, scratch, async () => {
