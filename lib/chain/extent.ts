@@ -42,6 +42,7 @@ export function encodeExtent(
   let at = DIRECTORY_HEADER + 4 * frames;
   for (let k = 0; k < frames; k++) {
     const raw = pages.subarray(k * framePages * PAGE_SIZE, Math.min((k + 1) * framePages, count) * PAGE_SIZE);
+    // What is made of a frame may for a while take more than its pages: into its place only where it cannot reach what is still to be read.
     const room = pages.buffer === target.buffer ? raw.byteOffset - (target.byteOffset + at) : target.length - at;
     const isClear = room >= bound;
     const length = context.compress2(isClear ? target.subarray(at, at + bound) : scratch, raw);

@@ -57,14 +57,12 @@ staging.join();
 addon().shadowsJoin(shadows);
 
 const takenJobs = new Int32Array(taken);
-/** Page-aligned: the kernel copies pages from anywhere else more slowly. */
-const room = (byteLength: number) => new Uint8Array(addon().allocate(byteLength, false));
 const scratch = new Uint8Array(scratchSize());
 const NO_BYTES = new Uint8Array(0);
 /** The deltas of a segment, or the pages of an extent. */
-const pageScratch = room(SEGMENT_PAGES * PAGE_SIZE);
+const pageScratch = new Uint8Array(SEGMENT_PAGES * PAGE_SIZE);
 /** The frames of an extent that is decoded. */
-const frames = room(EXTENT_ROOM);
+const frames = new Uint8Array(EXTENT_ROOM);
 
 function encode(job: EncodeJob): void {
   const { session, generation, sequence, slot, ordinal, segment, shadow } = job;

@@ -84,33 +84,24 @@ export function planRegion(
 
 /** In the order of the records. @param pages ascending: most of them in the extent of the one before */
 function groupByExtent({ recordLow, recordHigh, slot }: RegionTable, pages: Uint32Array): Map<number, ExtentUse> {
-  const slots = new Uint8Array(pages.length);
-  const rows = new Map<number, { count: number; parts: [from: number, to: number][] }>();
+  const rows = new Map<number, Uint32Array[]>();
   for (let from = 0, to = 0; from < pages.length; from = to) {
     const low = recordLow[pages[from]!]!;
     const high = recordHigh[pages[from]!]!;
-    for (; to < pages.length && recordLow[pages[to]!] === low && recordHigh[pages[to]!] === high; to++)
-      slots[to] = slot[pages[to]!]!;
+    while (to < pages.length && recordLow[pages[to]!] === low && recordHigh[pages[to]!] === high) to++;
     const record = high * 0x1_0000_0000 + low;
     const row = rows.get(record);
-    if (row === undefined) {
-      rows.set(record, { count: to - from, parts: [[from, to]] });
-    } else {
-      row.count += to - from;
-      row.parts.push([from, to]);
-    }
+    if (row === undefined) rows.set(record, [pages.subarray(from, to)]);
+    else row.push(pages.subarray(from, to));
   }
   const uses = new Map<number, ExtentUse>();
-  for (const [record, { count, parts }] of [...rows].sort(([a], [b]) => a - b)) {
-    checkExtentUse(record, count);
-    const [[first, end]] = parts as [[number, number]];
-    // Copies: a message takes the whole buffer of a view along.
-    const use: ExtentUse = { record, slots: slots.slice(first, end), pages: pages.slice(first, end) };
-    if (parts.length > 1) {
-      use.pages = concat(parts.map(([from, to]) => pages.subarray(from, to)));
-      use.slots = Uint8Array.from(use.pages, (page) => slot[page]!);
-    }
-    uses.set(record, use);
+  for (const [record, parts] of [...rows].sort(([a], [b]) => a - b)) {
+    // Copied: a message takes the whole buffer of a view along.
+    const own = concat(parts);
+    checkExtentUse(record, own.length);
+    const slots = new Uint8Array(own.length);
+    for (let k = 0; k < own.length; k++) slots[k] = slot[own[k]!]!;
+    uses.set(record, { record, slots, pages: own });
   }
   return uses;
 }
