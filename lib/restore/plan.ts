@@ -82,23 +82,25 @@ export function planRegion(
   };
 }
 
-/** In the order of the records. @param pages ascending: most of them in the extent of the one before */
-function groupByExtent({ recordLow, recordHigh, slot }: RegionTable, pages: Uint32Array): Map<number, ExtentUse> {
-  const rows = new Map<number, Uint32Array[]>();
+/** In the order of the records. @param pages ascending: most of them in the extent of the one before. @throws `TIDEMARK_DAMAGED` */
+export function groupByExtent({ recordLow, recordHigh, slot }: RegionTable, pages: Uint32Array): Map<number, ExtentUse> {
+  const rows = new Map<number, { parts: Uint32Array[]; count: number }>();
   for (let from = 0, to = 0; from < pages.length; from = to) {
     const low = recordLow[pages[from]!]!;
     const high = recordHigh[pages[from]!]!;
     while (to < pages.length && recordLow[pages[to]!] === low && recordHigh[pages[to]!] === high) to++;
     const record = high * 0x1_0000_0000 + low;
-    const row = rows.get(record);
-    if (row === undefined) rows.set(record, [pages.subarray(from, to)]);
-    else row.push(pages.subarray(from, to));
+    const row = rows.get(record) ?? { parts: [], count: 0 };
+    row.parts.push(pages.subarray(from, to));
+    row.count += to - from;
+    // At once: a damaged table of many gigabytes is a view for each of its pages.
+    checkExtentUse(record, row.count);
+    rows.set(record, row);
   }
   const uses = new Map<number, ExtentUse>();
-  for (const [record, parts] of [...rows].sort(([a], [b]) => a - b)) {
+  for (const [record, { parts }] of [...rows].sort(([a], [b]) => a - b)) {
     // Copied: a message takes the whole buffer of a view along.
     const own = concat(parts);
-    checkExtentUse(record, own.length);
     const slots = new Uint8Array(own.length);
     for (let k = 0; k < own.length; k++) slots[k] = slot[own[k]!]!;
     uses.set(record, { record, slots, pages: own });
