@@ -93,7 +93,7 @@ export function groupByExtent({ recordLow, recordHigh, slot }: RegionTable, page
     const row = rows.get(record) ?? { parts: [], count: 0 };
     row.parts.push(pages.subarray(from, to));
     row.count += to - from;
-    // At once: a damaged table of many gigabytes is a view for each of its pages.
+    // At once: a damaged table may name two extents in turn for many gigabytes, and that would be a view for each page.
     checkExtentUse(record, row.count);
     rows.set(record, row);
   }

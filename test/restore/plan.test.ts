@@ -6,14 +6,14 @@ import { code } from '../chain/support.js';
 
 const FAR = 2 ** 33;
 
-/** A page table whose pages lie in the given records, in slots that count up in each. */
+/** A page table whose pages lie in the given records, in slots that count down in each. */
 function tableOf(records: readonly number[]): RegionTable {
   const table = new RegionTable(0, 'memory', records.length * 4096, records.length * 4096, records.length);
   const used = new Map<number, number>();
   for (const [page, record] of records.entries()) {
     const slot = used.get(record) ?? 0;
     used.set(record, slot + 1);
-    table.setStored(page, Version.full, record, slot & 0xff, 0, 0);
+    table.setStored(page, Version.full, record, (SEGMENT_PAGES - 1 - slot) & 0xff, 0, 0);
   }
   return table;
 }
@@ -27,11 +27,13 @@ describe('pages to be restored, by the extents that hold them', () => {
     assert.deepEqual(
       [...uses].map(([record, use]) => [record, use.record, [...use.pages], [...use.slots]]),
       [
-        [2, 2, [4], [0]],
-        [7, 7, [2, 5, 6], [0, 1, 2]],
-        [FAR + 2, FAR + 2, [0, 1, 3], [0, 1, 2]],
+        [2, 2, [4], [255]],
+        [7, 7, [2, 5, 6], [255, 254, 253]],
+        [FAR + 2, FAR + 2, [0, 1, 3], [255, 254, 253]],
       ],
     );
+    for (const { pages } of uses.values())
+      assert.equal(pages.buffer.byteLength, pages.byteLength, 'a message takes no more along');
   });
 
   it('a full extent is none too many; one page more is damage', () => {
