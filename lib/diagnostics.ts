@@ -10,7 +10,14 @@ export type Traced = 'checkpoint' | 'precopy' | 'restore' | 'upkeep';
 
 /** Something that went wrong and was made up for. */
 export interface Warning {
-  name: 'codec-thread-ended' | 'storage-thread-ended' | 'tracking-reset' | 'give-back-failed' | 'memory-moved' | 'no-shadows';
+  name:
+    | 'codec-thread-ended'
+    | 'storage-thread-ended'
+    | 'tracking-reset'
+    | 'give-back-failed'
+    | 'memory-moved'
+    | 'no-shadows'
+    | 'pages-lost';
   message: string;
   cause?: unknown;
 }

@@ -11,6 +11,8 @@ export const FAULT_POINTS = {
   'codec.fill': 'a codec thread throws when it fills pages into a region',
   'capture.scan': 'the scan of a region fails before the kernel is asked',
   'capture.copy': 'copying to staging fails after the scan has re-armed the pages',
+  'lazy.begin': 'a region cannot be made to be filled when it is touched',
+  'lazy.ahead': 'filling a slice of a lazy restore ahead fails',
   'log.write': 'a batch is rejected before LevelDB sees it',
   'log.acknowledge': 'a batch is rejected although LevelDB has written it',
   'log.read': 'reading a record of the log fails',

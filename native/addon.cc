@@ -5,6 +5,7 @@
 namespace {
 Napi::Object initialise(Napi::Env, Napi::Object exports) {
   tidemark::defineRegion(exports);
+  tidemark::defineResidence(exports);
   tidemark::defineRing(exports);
   tidemark::defineShadow(exports);
   tidemark::defineMisc(exports);

@@ -45,10 +45,7 @@ constexpr size_t kPagesPerLook = 512;
 void Region::fill(const uint8_t* source, const std::vector<uint32_t>& pages) {
   const std::shared_lock<std::shared_mutex> hold(mutex_);
   checkOpen();
-  for (size_t k = 0; k < pages.size(); k++) {
-    if (k > 0 && pages[k] <= pages[k - 1]) throw ArgumentError(ArgumentError::kRange, "pages must be ascending");
-  }
-  if (!pages.empty() && pages.back() >= length_ / kPageSize) throw ArgumentError(ArgumentError::kRange, "pages must lie within the region");
+  check(pages);
   // Each a range of indices into `pages`.
   std::vector<std::pair<size_t, size_t>> runs;
   for (size_t k = 0; k < pages.size(); k++) {
@@ -118,20 +115,20 @@ void Region::armTogether(const uint8_t* source, const std::vector<uint32_t>& pag
       for (uint32_t at = start + run.first; at < end;) {
         while (next < pages.size() && pages[next] < at) next++;
         const uint32_t ours = next < pages.size() ? std::min(pages[next], end) : end;
-        if (ours > at) userfault_.protect(page(at), (ours - at) * kPageSize, false);
+        if (ours > at) userfault_->protect(page(at), (ours - at) * kPageSize, false);
         at = ours + 1;
       }
     }
   }
   for (size_t k = 0; k < pages.size(); k++) {
-    if (memcmp(page(pages[k]), source + k * kPageSize, kPageSize) != 0) userfault_.protect(page(pages[k]), kPageSize, false);
+    if (memcmp(page(pages[k]), source + k * kPageSize, kPageSize) != 0) userfault_->protect(page(pages[k]), kPageSize, false);
   }
 }
 
 void Region::copyRun(const uint8_t* source, uint32_t first, uint32_t count) {
   for (uint32_t done = 0; done < count;) {
     int error = 0;
-    done += static_cast<uint32_t>(userfault_.copy(page(first + done), source + done * kPageSize, (count - done) * kPageSize, true, error) / kPageSize);
+    done += static_cast<uint32_t>(userfault_->copy(page(first + done), source + done * kPageSize, (count - done) * kPageSize, true, error) / kPageSize);
     if (done == count) return;
     // EEXIST: swapped out, or present since just now. ENOENT: the range goes on in another mapping.
     if (error != EEXIST && error != ENOENT) throw SystemError(error, "ioctl(UFFDIO_COPY)");
@@ -149,13 +146,13 @@ void Region::overwrite(uint32_t first, uint32_t count, bool verify, Write&& writ
     // reporting too much is harmless.
     const bool dirty = !pagemap::written(page(whole.first), whole.count * kPageSize, false).empty();
     write(page(first), length);
-    if (!dirty) userfault_.protect(page(whole.first), whole.count * kPageSize, true);
+    if (!dirty) userfault_->protect(page(whole.first), whole.count * kPageSize, true);
     return;
   }
   // Where the kernel has not just said that there is memory: fails before anything is touched if it is gone or not tracked.
-  if (verify) userfault_.protect(page(first), length, true);
+  if (verify) userfault_->protect(page(first), length, true);
   write(page(first), length);
-  userfault_.protect(page(first), length, true);
+  userfault_->protect(page(first), length, true);
 }
 
 void Region::rewrite(const uint8_t* source, uint32_t first, uint32_t count, bool verify) {
@@ -168,7 +165,7 @@ void Region::giveBackWhere(uint32_t first, uint32_t count, Differs&& differs) {
   for (uint32_t k = 0; k < count; k++) {
     if (!differs(k)) continue;
     const Run whole = hostPages({first + k, 1});
-    userfault_.protect(page(whole.first), whole.count * kPageSize, false);
+    userfault_->protect(page(whole.first), whole.count * kPageSize, false);
   }
 }
 
@@ -205,7 +202,7 @@ void Region::zero(const Runs& runs) {
     const size_t length = run.count * kPageSize;
     // Only private anonymous memory becomes zero when it is dropped; locked pages (mlock) cannot be dropped at all.
     if (privateAnonymous_ && hostPages(run).count == run.count && madvise(from, length, MADV_DONTNEED) == 0) {
-      userfault_.protect(from, length, true);
+      userfault_->protect(from, length, true);
     } else {
       overwrite(run.first, run.count, true, [](uint8_t* target, size_t bytes) { memset(target, 0, bytes); });
     }

@@ -1,13 +1,16 @@
 #include "region.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <map>
 #include <mutex>
 
 #include "errors.h"
 #include "memory.h"
+#include "pager.h"
 #include "probe.h"
 
 namespace tidemark {
@@ -66,7 +69,7 @@ uint32_t Region::open(napi_env env, const uint8_t* start, size_t length) {
     id = registry().nextId++;
   }
   const std::shared_ptr<Region> region(new Region(id, const_cast<uint8_t*>(start), length));
-  region->userfault_ = Userfault::forTracking();
+  region->userfault_ = std::make_shared<Userfault>(Userfault::forTracking());
   region->track(region->start_, length);
   region->cleanup_ = Cleanup::add(env, [](uint32_t ended) { close(nullptr, ended); }, id);
   const std::lock_guard<std::mutex> guard(registry().mutex);
@@ -107,14 +110,23 @@ void Region::closeWithin(const uint8_t* start, size_t length) {
 void Region::shut() {
   const std::unique_lock<std::shared_mutex> hold(mutex_);
   closed_ = true;
-  userfault_ = Userfault();
+  letGo();
+}
+
+void Region::letGo() {
+  if (residence_ != nullptr) {
+    residence_->end();
+    pager::remove(pagerKey_);
+    residence_ = nullptr;
+  }
+  userfault_ = nullptr;
 }
 
 void Region::track(uint8_t* start, size_t length) {
   uint64_t ioctls = 0;
   for (int attempt = 0;; attempt++) {
     try {
-      ioctls = userfault_.registerForWrites(start, length);
+      ioctls = userfault_->registerForWrites(start, length);
       break;
     } catch (const SystemError& error) {
       // A child between fork and exec holds a copy of every descriptor, one that has just been closed here included, and
@@ -130,7 +142,7 @@ void Region::track(uint8_t* start, size_t length) {
     arm(start, length);
   } catch (...) {
     try {
-      userfault_.unregister(start, length);
+      userfault_->unregister(start, length);
     } catch (const SystemError&) {
       // The first error is the one to report; whoever opened the region closes the descriptor now.
     }
@@ -146,17 +158,17 @@ void Region::arm(uint8_t* start, size_t length) {
     const uintptr_t end = reinterpret_cast<uintptr_t>(start) + length;
     const uintptr_t first = (reinterpret_cast<uintptr_t>(start) + kHugePageSize - 1) & ~(kHugePageSize - 1);
     for (uintptr_t at = first; at + kHugePageSize <= end; at += kHugePageSize) {
-      userfault_.protect(reinterpret_cast<uint8_t*>(at), hostPageSize(), true);
+      userfault_->protect(reinterpret_cast<uint8_t*>(at), hostPageSize(), true);
     }
   }
   // Holes, too: one that was never armed reads as written.
-  userfault_.protect(start, length, true);
+  userfault_->protect(start, length, true);
 }
 
 void Region::checkOpen() const {
   if (closed_) throw closedError("region", id_);
   // After a reset that failed half-way.
-  if (!userfault_.valid()) throw SystemError(EPERM, "userfaultfd");
+  if (userfault_ == nullptr) throw SystemError(EPERM, "userfaultfd");
 }
 
 void Region::check(const uint8_t* start, size_t length) const {
@@ -168,6 +180,13 @@ void Region::check(const Runs& runs) const {
   if (!runs.empty() && static_cast<uint64_t>(runs.back().first) + runs.back().count > length_ / kPageSize) {
     throw ArgumentError(ArgumentError::kRange, "runs must lie within the region");
   }
+}
+
+void Region::check(const std::vector<uint32_t>& pages) const {
+  for (size_t k = 1; k < pages.size(); k++) {
+    if (pages[k] <= pages[k - 1]) throw ArgumentError(ArgumentError::kRange, "pages must be ascending");
+  }
+  if (!pages.empty() && pages.back() >= length_ / kPageSize) throw ArgumentError(ArgumentError::kRange, "pages must lie within the region");
 }
 
 void Region::extend(const uint8_t* start, size_t length) {
@@ -186,28 +205,136 @@ void Region::reset(const uint8_t* start, size_t length) {
   const std::unique_lock<std::shared_mutex> hold(mutex_);
   if (closed_) throw closedError("region", id_);
   if (start != start_ || length < length_) check(start, length);
-  // Without a valid descriptor from here on, should anything fail: then every operation says EPERM until a reset succeeds.
-  if (userfault_.valid()) {
-    try {
-      userfault_.unregister(start_, length_);
-    } catch (const SystemError&) {
-      // Parts that are not ours any more; closing the descriptor lets go of the rest.
-    }
-    userfault_ = Userfault();
-  }
-  userfault_ = Userfault::forTracking();
+  // Without a descriptor from here on, should anything fail: then every operation says EPERM until a reset succeeds.
+  forgetTracking();
+  userfault_ = std::make_shared<Userfault>(Userfault::forTracking());
   try {
     track(start_, length_);
   } catch (...) {
-    userfault_ = Userfault();
+    userfault_ = nullptr;
     throw;
   }
 }
 
+void Region::forgetTracking() {
+  if (userfault_ == nullptr) return;
+  if (residence_ != nullptr) residence_->end();
+  try {
+    userfault_->unregister(start_, length_);
+  } catch (const SystemError&) {
+    // Parts that are not ours any more; closing the descriptor lets go of the rest.
+  }
+  letGo();
+}
+
+void Region::becomeLazy(const Runs& missing, bool userFaults, std::function<void()> notify) {
+  const std::unique_lock<std::shared_mutex> hold(mutex_);
+  checkOpen();
+  check(missing);
+  if (!privateAnonymous_ || hostPageSize() != kPageSize) throw CodedError("ERR_SHARED", "only private anonymous memory in pages of 4 KiB can be filled when it is touched");
+  bool kernelFaults = false;
+  auto userfault = std::make_shared<Userfault>(Userfault::forServing(kernelFaults));
+  if (!kernelFaults && !userFaults) throw CodedError("ERR_USER_MODE", "faults that the kernel has on memory of this process cannot be served without a privilege");
+  for (const Run& run : missing) {
+    if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");
+  }
+  forgetTracking();
+  const auto residence = std::make_shared<Residence>(userfault, start_, static_cast<uint32_t>(length_ / kPageSize), missing, std::move(notify));
+  // Before the first fault: nobody waits for a thread that could not be made.
+  const uint64_t key = pager::add(residence);
+  try {
+    userfault->registerForServing(start_, length_);
+    userfault_ = userfault;
+    residence_ = residence;
+    pagerKey_ = key;
+    arm(start_, length_);
+  } catch (...) {
+    residence->end();
+    pager::remove(key);
+    residence_ = nullptr;
+    userfault_ = nullptr;
+    throw;
+  }
+}
+
+std::shared_ptr<Residence> Region::residence() {
+  const std::shared_lock<std::shared_mutex> hold(mutex_);
+  return residence_;
+}
+
+Residence& Region::lazy() const {
+  checkOpen();
+  if (residence_ == nullptr) throw CodedError("ERR_NOT_LAZY", "the region was not restored lazily");
+  return *residence_;
+}
+
+size_t Region::supply(const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy) {
+  const std::shared_lock<std::shared_mutex> hold(mutex_);
+  Residence& residence = lazy();
+  check(pages);
+  return residence.supply(source, pages, byFault, beforeCopy);
+}
+
+void Region::poison(const Runs& pages) {
+  const std::shared_lock<std::shared_mutex> hold(mutex_);
+  Residence& residence = lazy();
+  check(pages);
+  residence.poison(pages);
+}
+
+Runs Region::heal() {
+  const std::shared_lock<std::shared_mutex> hold(mutex_);
+  if (residence_ == nullptr) return {};
+  const Runs poisoned = residence_->poisoned();
+  // The event makes them plain pages.
+  for (const Run& run : poisoned) {
+    if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");
+  }
+  return poisoned;
+}
+
+namespace {
+/** Both ascending. */
+Runs without(const Runs& runs, const Runs& others) {
+  Runs result;
+  size_t next = 0;
+  for (const Run& run : runs) {
+    uint32_t at = run.first;
+    const uint32_t end = run.first + run.count;
+    while (next < others.size() && others[next].first + others[next].count <= at) next++;
+    for (size_t k = next; k < others.size() && others[k].first < end; k++) {
+      if (others[k].first > at) result.push_back({at, others[k].first - at});
+      at = std::max(at, others[k].first + others[k].count);
+    }
+    if (at < end) result.push_back({at, end - at});
+  }
+  return result;
+}
+
+/** Both ascending. */
+Runs together(const Runs& runs, const Runs& others) {
+  Runs all = runs;
+  all.insert(all.end(), others.begin(), others.end());
+  std::sort(all.begin(), all.end(), [](const Run& a, const Run& b) { return a.first < b.first; });
+  Runs result;
+  for (const Run& run : all) {
+    if (result.empty() || result.back().first + result.back().count < run.first) {
+      result.push_back(run);
+    } else {
+      const uint32_t end = std::max(result.back().first + result.back().count, run.first + run.count);
+      result.back().count = end - result.back().first;
+    }
+  }
+  return result;
+}
+}  // namespace
+
 Runs Region::scan(const uint8_t* start, size_t length, bool rearm) {
   const std::shared_lock<std::shared_mutex> hold(mutex_);
   check(start, length);
-  return pagemap::written(start_, length_, rearm);
+  const Runs runs = pagemap::written(start_, length_, rearm);
+  // Nobody can read what is poisoned.
+  return residence_ != nullptr && residence_->anyPoisoned() ? without(runs, residence_->poisoned()) : runs;
 }
 
 Runs Region::populated(const uint8_t* start, size_t length, uint32_t fromPage) {
@@ -222,6 +349,8 @@ Runs Region::populated(const uint8_t* start, size_t length, uint32_t fromPage) {
   if (!privateAnonymous_) return {{fromPage, pages - fromPage}};
   Runs runs = pagemap::populated(page(first), length_ - first * kPageSize);
   for (Run& run : runs) run.first += first;
+  if (residence_ != nullptr && residence_->anyMissing()) runs = together(runs, without(residence_->absent(), {{0, first}}));
+  if (residence_ != nullptr && residence_->anyPoisoned()) runs = without(runs, residence_->poisoned());
   if (!runs.empty() && runs.front().first < fromPage) {
     const uint32_t end = runs.front().first + runs.front().count;
     runs.front() = {fromPage, end - fromPage};
@@ -235,7 +364,7 @@ void Region::giveBack(const uint8_t* start, size_t length, const Runs& runs) {
   check(runs);
   for (const Run& run : runs) {
     const Run whole = hostPages(run);
-    userfault_.protect(page(whole.first), whole.count * kPageSize, false);
+    userfault_->protect(page(whole.first), whole.count * kPageSize, false);
   }
 }
 

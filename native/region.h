@@ -5,6 +5,7 @@
 
 #include "cleanup.h"
 #include "pagemap.h"
+#include "residence.h"
 #include "userfault.h"
 
 namespace tidemark {
@@ -33,6 +34,18 @@ class Region {
   void zero(const Runs& runs);
   /** Copies pages, each to its target. From any thread. */
   void read(const std::vector<uint32_t>& pages, const std::vector<uint8_t*>& targets);
+  /**
+   * From now on these pages are missing: dropped, and filled when they are touched or before. Everything is clean and armed when it returns. Throws ERR_SHARED for memory
+   * that is not private and anonymous, ERR_USER_MODE where faults of the kernel do not come and `userFaults` does not allow that.
+   */
+  void becomeLazy(const Runs& missing, bool userFaults, std::function<void()> notify);
+  /** Since `becomeLazy`; null before. */
+  std::shared_ptr<Residence> residence();
+  /** As `Residence` has them, while the region is neither closed nor changed. Throw ERR_NOT_LAZY. */
+  size_t supply(const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy);
+  void poison(const Runs& pages);
+  /** Drops the poisoned pages: they are zero, and count as written. */
+  Runs heal();
   /** Calls `body` while the region can be neither closed nor changed. */
   template <typename Body>
   auto withMemory(const uint8_t* start, size_t length, const Runs& runs, Body&& body) {
@@ -46,6 +59,10 @@ class Region {
   Region(uint32_t id, uint8_t* start, size_t length) : id_(id), start_(start), length_(length) {}
   /** Waits for the operations in flight. */
   void shut();
+  /** Gives the descriptor up. What is missing is poisoned first: it would read as zero. */
+  void letGo();
+  /** Unregisters, and gives it up. */
+  void forgetTracking();
   /** Registers and arms a range that is not tracked yet, or leaves it as it was. */
   void track(uint8_t* start, size_t length);
   void arm(uint8_t* start, size_t length);
@@ -53,6 +70,9 @@ class Region {
   /** Throws ERR_MOVED unless JavaScript still sees the memory where it was registered. */
   void check(const uint8_t* start, size_t length) const;
   void check(const Runs& runs) const;
+  /** Ascending, and within the region. */
+  void check(const std::vector<uint32_t>& pages) const;
+  Residence& lazy() const;
   /** The whole host pages that a run is part of: the run itself where these have 4 KiB. */
   Run hostPages(const Run& run) const;
   template <typename Write>
@@ -74,7 +94,10 @@ class Region {
   /** Dropping its pages makes them zero, and UFFDIO_COPY can fill them. */
   bool privateAnonymous_ = false;
   bool closed_ = false;
-  Userfault userfault_;
+  /** Closed, and every registration gone, when nobody has it any more; null after a reset that failed. */
+  std::shared_ptr<Userfault> userfault_;
+  std::shared_ptr<Residence> residence_;
+  uint64_t pagerKey_ = 0;
   Cleanup* cleanup_ = nullptr;
   std::shared_mutex mutex_;
   std::mutex arming_;

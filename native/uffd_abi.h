@@ -1,6 +1,6 @@
 #pragma once
-// The kernel's interface as of Linux 6.8. Debian 12 ships the headers of 6.1, which predate WP_UNPOPULATED, WP_ASYNC and
-// PAGEMAP_SCAN; every definition here steps aside for a newer header.
+// The kernel's interface as of Linux 6.8. Debian 12 ships the headers of 6.1, which predate WP_UNPOPULATED, POISON, WP_ASYNC
+// and PAGEMAP_SCAN; every definition here steps aside for a newer header.
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -22,6 +22,17 @@
 #endif
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+
+#ifndef UFFD_FEATURE_POISON
+#define UFFD_FEATURE_POISON (1 << 14)
+#define _UFFDIO_POISON (0x08)
+struct uffdio_poison {
+  struct uffdio_range range;
+  __u64 mode;
+  __s64 updated;
+};
+#define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
 #endif
 
 #ifndef MADV_POPULATE_WRITE

@@ -12,6 +12,7 @@ namespace tidemark {
 
 namespace {
 constexpr uint64_t kTrackingFeatures = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC;
+constexpr uint64_t kServingFeatures = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_POISON;
 
 uffdio_range rangeOf(const uint8_t* start, size_t length) {
   uffdio_range range{};
@@ -76,21 +77,42 @@ uint64_t Userfault::supportedFeatures() {
   return features;
 }
 
-Userfault Userfault::forTracking() {
-  if ((supportedFeatures() & kTrackingFeatures) != kTrackingFeatures) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
-  Attempts attempts;
-  Userfault result = obtain(attempts);
+namespace {
+Userfault withFeatures(uint64_t features, Attempts& attempts) {
+  if ((Userfault::supportedFeatures() & features) != features) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
+  Userfault result = Userfault::obtain(attempts);
   if (!result.valid()) throw SystemError(attempts.userModeError, "userfaultfd");
-  if ((result.enable(kTrackingFeatures) & kTrackingFeatures) != kTrackingFeatures) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
+  if ((result.enable(features) & features) != features) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
+  return result;
+}
+}  // namespace
+
+Userfault Userfault::forTracking() {
+  Attempts attempts;
+  return withFeatures(kTrackingFeatures, attempts);
+}
+
+Userfault Userfault::forServing(bool& kernelFaults) {
+  Attempts attempts;
+  Userfault result = withFeatures(kTrackingFeatures | kServingFeatures, attempts);
+  kernelFaults = attempts.way != Way::kSyscallUserMode;
   return result;
 }
 
-uint64_t Userfault::registerForWrites(const uint8_t* start, size_t length) {
+uint64_t Userfault::registerRange(const uint8_t* start, size_t length, uint64_t mode) {
   uffdio_register request{};
   request.range = rangeOf(start, length);
-  request.mode = UFFDIO_REGISTER_MODE_WP;
+  request.mode = mode;
   if (ioctl(fd_, UFFDIO_REGISTER, &request) != 0) throw SystemError(errno, "ioctl(UFFDIO_REGISTER)");
   return request.ioctls;
+}
+
+uint64_t Userfault::registerForWrites(const uint8_t* start, size_t length) {
+  return registerRange(start, length, UFFDIO_REGISTER_MODE_WP);
+}
+
+uint64_t Userfault::registerForServing(const uint8_t* start, size_t length) {
+  return registerRange(start, length, UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MISSING);
 }
 
 void Userfault::unregister(const uint8_t* start, size_t length) {
@@ -99,17 +121,30 @@ void Userfault::unregister(const uint8_t* start, size_t length) {
 }
 
 void Userfault::protect(const uint8_t* start, size_t length, bool on) {
-  uffdio_writeprotect request{};
-  request.range = rangeOf(start, length);
-  request.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
   // EAGAIN: the mappings of the process are changing; the whole range may simply be done again.
-  while (ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0) {
-    if (errno != EAGAIN && errno != EINTR) throw SystemError(errno, "ioctl(UFFDIO_WRITEPROTECT)");
+  for (int error = tryProtect(start, length, on); error != 0; error = tryProtect(start, length, on)) {
+    if (error != EAGAIN && error != EINTR) throw SystemError(error, "ioctl(UFFDIO_WRITEPROTECT)");
     sched_yield();
   }
 }
 
+int Userfault::tryProtect(const uint8_t* start, size_t length, bool on) {
+  uffdio_writeprotect request{};
+  request.range = rangeOf(start, length);
+  request.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
+  return ioctl(fd_, UFFDIO_WRITEPROTECT, &request) == 0 ? 0 : errno;
+}
+
 size_t Userfault::copy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error) {
+  size_t done = 0;
+  for (;;) {
+    done += tryCopy(target + done, source + done, length - done, arm, error);
+    if (done == length || (error != EAGAIN && error != EINTR)) return done;
+    sched_yield();
+  }
+}
+
+size_t Userfault::tryCopy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error) {
   size_t done = 0;
   error = 0;
   while (done < length) {
@@ -121,11 +156,33 @@ size_t Userfault::copy(uint8_t* target, const uint8_t* source, size_t length, bo
     if (ioctl(fd_, UFFDIO_COPY, &request) == 0) return length;
     error = errno;
     // A short copy says EAGAIN and how much was done; the next try finds out what stopped it.
-    if (request.copy > 0) done += static_cast<size_t>(request.copy);
-    else if (error == EAGAIN || error == EINTR) sched_yield();
-    else return done;
+    if (request.copy <= 0) return done;
+    done += static_cast<size_t>(request.copy);
   }
+  error = 0;
   return done;
+}
+
+int Userfault::tryPoison(const uint8_t* start, size_t length) {
+  for (size_t done = 0; done < length;) {
+    uffdio_poison request{};
+    request.range = rangeOf(start + done, length - done);
+    if (ioctl(fd_, UFFDIO_POISON, &request) == 0) return 0;
+    if (request.updated <= 0) return errno;
+    done += static_cast<size_t>(request.updated);
+  }
+  return 0;
+}
+
+void Userfault::wake(const uint8_t* start, size_t length) {
+  uffdio_range range = rangeOf(start, length);
+  // It fails only for memory that is not there any more, where nobody waits.
+  ioctl(fd_, UFFDIO_WAKE, &range);
+}
+
+size_t Userfault::read(uffd_msg* messages, size_t most) {
+  const ssize_t got = ::read(fd_, messages, most * sizeof *messages);
+  return got <= 0 ? 0 : static_cast<size_t>(got) / sizeof *messages;
 }
 
 }  // namespace tidemark

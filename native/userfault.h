@@ -35,12 +35,16 @@ class Userfault {
   static uint64_t supportedFeatures();
   /** A descriptor that is ready to track writes (WP_ASYNC, unpopulated pages included). */
   static Userfault forTracking();
+  /** The same, for memory whose missing pages are served, and whose dropped ones are told of. `kernelFaults`: faults raised inside the kernel come, too. */
+  static Userfault forServing(bool& kernelFaults);
 
   bool valid() const { return fd_ >= 0; }
   /** UFFDIO_API; returns the features that are on. */
   uint64_t enable(uint64_t features);
   /** Returns the ioctls that the range takes. */
   uint64_t registerForWrites(const uint8_t* start, size_t length);
+  /** For faults on missing pages, besides. */
+  uint64_t registerForServing(const uint8_t* start, size_t length);
   void unregister(const uint8_t* start, size_t length);
   /** Write-protects pages and holes, or takes the protection off them. */
   void protect(const uint8_t* start, size_t length, bool on);
@@ -50,7 +54,17 @@ class Userfault {
    */
   size_t copy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error);
 
+  // Where events are read, EAGAIN says that one has to be read first: these do not wait for that, and return the error number.
+  size_t tryCopy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error);
+  int tryProtect(const uint8_t* start, size_t length, bool on);
+  int tryPoison(const uint8_t* start, size_t length);
+  void wake(const uint8_t* start, size_t length);
+  /** Messages that are there, up to `most`; does not wait. */
+  size_t read(uffd_msg* messages, size_t most);
+  int descriptor() const { return fd_; }
+
  private:
+  uint64_t registerRange(const uint8_t* start, size_t length, uint64_t mode);
   int fd_ = -1;
 };
 

@@ -13,6 +13,7 @@ type Bytes = Uint8Array;
 export type LogDatabase = Level<Bytes, Bytes>;
 export type LogOperation = { type: 'put'; key: Bytes; value: Bytes } | { type: 'del'; key: Bytes };
 
+const UNCACHED: object = { fillCache: false };
 const ENCODINGS = { keyEncoding: 'view', valueEncoding: 'view' } as const;
 /** Numbers left out at every open: more than a crash can have lost from LevelDB's unsynced logs, so that none is used twice. */
 const NUMBER_SKIP = 1 << 20;
@@ -185,6 +186,23 @@ export class Log {
   /** The payload of a record, checked. @throws `TIDEMARK_CHAIN_BROKEN` when it is not there, `TIDEMARK_DAMAGED` */
   async payload(number: number, kind: Kind): Promise<Uint8Array> {
     const record = await this.record(number, kind);
+    if (record === undefined) throw broken(`record ${number} is missing from the log`);
+    return openRecord(record, kind, number, this.store);
+  }
+
+  /**
+   * The same at once, for who must not wait for anything but the disk: somebody waits for a page of it. It needs no thread of libuv's pool: these may be the ones that
+   * wait. The log must be pinned.
+   */
+  payloadNow(number: number, kind: Kind): Uint8Array {
+    let record: Uint8Array | undefined;
+    try {
+      fault('log.read');
+      // classic-level takes the options of `get`, its types do not say so.
+      record = this.#db.getSync(recordKey(number, kind), UNCACHED);
+    } catch (error) {
+      throw readError(error, number);
+    }
     if (record === undefined) throw broken(`record ${number} is missing from the log`);
     return openRecord(record, kind, number, this.store);
   }

@@ -1,7 +1,7 @@
 import type { Checkpoint } from '../chain/header.js';
 import { CheckpointStore } from '../chain/store.js';
 import type { Target } from '../chain/target.js';
-import { traced } from '../diagnostics.js';
+import { traced, warn } from '../diagnostics.js';
 import type { Engine } from '../engine/engine.js';
 import { RegionShadow } from '../engine/shadows.js';
 import { abortedBy, TidemarkError } from '../errors.js';
@@ -39,6 +39,8 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
   #settled: Promise<unknown> = Promise.resolve();
   /** Restores that were called and have not settled. */
   #restoring = 0;
+  /** Settles when the pages of the lazy restore that was last called are there, or some cannot be had. */
+  #resident: Promise<void> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   private constructor(
@@ -236,6 +238,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
 
   async #close(): Promise<void> {
     await this.#settled;
+    await this.#resident;
     try {
       this.#pipeline.dropAhead();
       if (!this.#pipeline.storageEnded) await this.#engine.call('closeSession', this.#session).catch(ignoreClosed);
@@ -293,8 +296,10 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
     return checked;
   }
 
-  async #restore({ target, asked, signal, onProgress }: CheckedRestore): Promise<Restoration> {
+  async #restore({ target, asked, lazy, userFaults, signal, onProgress }: CheckedRestore): Promise<Restoration> {
     const pipeline = this.#pipeline;
+    // What is still to be filled is filled first: it would come over what is restored now.
+    await this.#resident;
     this.#usable(undefined);
     pipeline.onProgress = onProgress === undefined ? undefined : (donePages, totalPages) => onProgress({ donePages, totalPages });
     this.#engine.hold();
@@ -302,6 +307,8 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
     const others = this.#members.all.filter((member) => !members.includes(member));
     const { base } = pipeline;
     let touched = false;
+    const resident = lazy ? this.#listenResident() : undefined;
+    let filling = false;
     try {
       if (signal?.aborted) throw abortedBy(signal, 'the restore');
       // Its pages must be found by the scan.
@@ -322,6 +329,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
         base: base?.uid ?? null,
         fingerprint: this.#options.fingerprint,
         signal,
+        lazy: resident === undefined ? undefined : { userFaults, resident },
         onTouched: () => {
           touched = true;
           for (const member of members) {
@@ -338,6 +346,8 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
       for (const member of others) member.fresh = true;
       this.#members.descend(members, restoration.checkpoint);
       this.#members.descend(others, undefined);
+      filling = lazy;
+      if (lazy) this.#keepFilling(restoration.done);
       return restoration;
     } catch (error) {
       // What was empty and is again is no reason to forget what the others descend from.
@@ -348,8 +358,34 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
         : error;
     } finally {
       this.#engine.letGo();
-      pipeline.onProgress = undefined;
+      if (!filling) {
+        pipeline.onProgress = undefined;
+        pipeline.onResident = undefined;
+      }
     }
+  }
+
+  /** Settles when the storage thread says that all pages are there, or why not. */
+  #listenResident(): Promise<void> {
+    const resident = new Promise<void>((resolve, reject) => {
+      this.#pipeline.onResident = (error) => (error === undefined ? resolve() : reject(error));
+    });
+    // The restore may fail before anybody has it.
+    resident.catch(() => {});
+    return resident;
+  }
+
+  /** Pages that are filled keep the process alive, and what is called next waits for them where it must. */
+  #keepFilling(done: Promise<void>): void {
+    const pipeline = this.#pipeline;
+    this.#engine.hold();
+    this.#resident = done
+      .catch((cause: TidemarkError) => warn({ name: 'pages-lost', message: cause.message, cause }))
+      .finally(() => {
+        this.#engine.letGo();
+        pipeline.onProgress = undefined;
+        pipeline.onResident = undefined;
+      });
   }
 }
 

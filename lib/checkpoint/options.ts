@@ -62,6 +62,12 @@ export interface PrecopyOptions {
 export interface RestoreOptions<N extends string = string> {
   /** Only these; what else the checkpoint has is not restored, and what else the checkpointer has is left as it is and stored whole by the next checkpoint. */
   regions?: readonly N[];
+  /**
+   * Resolve as soon as the regions can be used, and fill them when they are touched and in between; `done` of what it resolves with says when everything is there. Nothing is read before, so what
+   * cannot be restored is found later: those pages cannot be read (SIGBUS), and `done` rejects. `true` needs a userfaultfd that serves faults of the kernel, too (`capabilities().kernelFaults`);
+   * with `'user-faults'` system calls that touch a page which is not there yet fail with EFAULT where the process has none: see `ensureResident`. Default: false.
+   */
+  lazy?: boolean | 'user-faults';
   /** Works until the first page is changed; where nothing was in the memory, until the end. */
   signal?: AbortSignal;
   /** Called now and then with what is done. What it throws is an uncaught exception, as from any listener of events. */
@@ -169,18 +175,24 @@ export interface CheckedRestore {
   target: PlainTarget | null;
   /** Undefined: all there are. */
   asked: Member[] | undefined;
+  lazy: boolean;
+  /** A lazy restore need not serve faults of the kernel. */
+  userFaults: boolean;
   signal: AbortSignal | undefined;
   onProgress: RestoreOptions['onProgress'];
 }
 
 /** Checks a call of `restore`, and takes what is in its objects: they may change before its turn comes. @throws {TypeError | RangeError} */
 export function checkRestore(target: Target | undefined, options: RestoreOptions, members: readonly Member[]): CheckedRestore {
-  isOptions('restore', options, ['regions', 'signal', 'onProgress']);
-  const { regions, onProgress, signal } = options;
+  isOptions('restore', options, ['regions', 'lazy', 'signal', 'onProgress']);
+  const { regions, lazy, onProgress, signal } = options;
+  if (lazy !== undefined && lazy !== 'user-faults') isBoolean('lazy', lazy);
   if (onProgress !== undefined && typeof onProgress !== 'function') throw new TypeError('onProgress must be a function');
   return {
     target: target === undefined ? null : parseTarget(target),
     asked: regions === undefined ? undefined : checkAsked(regions, members),
+    lazy: lazy !== undefined && lazy !== false,
+    userFaults: lazy === 'user-faults',
     signal: option(signal, isSignal),
     onProgress,
   };

@@ -53,6 +53,8 @@ export class Pipeline implements SessionListener {
   /** It has ended. */
   storageEnded = false;
   onProgress: ((donePages: number, totalPages: number) => void) | undefined;
+  /** Told when all pages of the lazy restore that is under way are there, or some cannot be had. */
+  onResident: ((error: TidemarkError | undefined) => void) | undefined;
   readonly #engine: Engine;
   readonly #session: number;
   readonly #branch: string;
@@ -338,9 +340,14 @@ export class Pipeline implements SessionListener {
     this.onProgress?.(donePages, totalPages);
   }
 
+  resident(error: TidemarkError | undefined): void {
+    this.onResident?.(error);
+  }
+
   lost(error: TidemarkError): void {
     this.lostBy = error;
     this.storageEnded = true;
+    this.onResident?.(error);
     this.#fail(error, true);
   }
 

@@ -5,6 +5,7 @@ import type { Captured, CapturedRegion, EncodedExtent, Slice, Ticket } from '../
 import type { Staging } from '../engine/staging.js';
 import type { PlainError } from '../errors.js';
 import type { RestoreRun } from '../restore/fill.js';
+import type { LazyRun } from '../restore/lazy-run.js';
 
 /** An extent of a checkpoint in flight. */
 export interface PendingExtent {
@@ -128,6 +129,8 @@ export class Session {
   table: PageTable | undefined;
   /** The checkpoint that is being restored, from the plan until it is adopted: its page tables are loaded once. */
   restoring: { header: Header; table: PageTable; run: RestoreRun } | undefined;
+  /** What of a lazy restore is still to be filled. */
+  lazy: LazyRun | undefined;
   /** The restore that is under way was aborted. */
   restoreAborted = false;
   /** What the branch's head must be when the next checkpoint commits. */

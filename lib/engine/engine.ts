@@ -30,6 +30,8 @@ export interface SessionListener {
   committed(event: Extract<StorageEvent, { type: 'committed' }>): void;
   failed(event: Extract<StorageEvent, { type: 'failed' }>): void;
   restored(donePages: number, totalPages: number): void;
+  /** All pages of a lazy restore are there, or some cannot be had. */
+  resident(error: TidemarkError | undefined): void;
   /** The storage thread has ended: nothing will be answered any more. */
   lost(error: TidemarkError): void;
 }
@@ -185,6 +187,9 @@ export class Engine {
         break;
       case 'restored':
         this.#sessions.get(event.session)?.restored(event.donePages, event.totalPages);
+        break;
+      case 'resident':
+        this.#sessions.get(event.session)?.resident(event.error === undefined ? undefined : fromPlain(event.error));
         break;
       case 'upkeep':
         upkeep(event);

@@ -182,6 +182,8 @@ export interface FillPages {
   depths: Uint8Array;
   /** Where they get shadows. */
   shadow: ShadowHandle | null;
+  /** Only those that are missing are filled. */
+  lazy: boolean;
 }
 
 /** Segments of staging. They are another's as soon as the ring is another one. */
@@ -238,6 +240,8 @@ export type StorageEvent =
   | ({ type: 'failed'; error: PlainError; suspect: boolean; hasBase: boolean } & Omit<Ticket, 'sequence'>)
   | { type: 'reply'; call: number; value?: unknown; error?: PlainError }
   | { type: 'restored'; session: number; donePages: number; totalPages: number }
+  /** Everything that a lazy restore has to fill is there, or cannot be had. */
+  | { type: 'resident'; session: number; error?: PlainError }
   | { type: 'attached'; ring: number }
   | Upkeep;
 
@@ -289,6 +293,10 @@ export interface Calls {
     target: PlainTarget | null,
   ): { checkpoint: Checkpoint; regions: { name: string; byteLength: number }[] };
   restore(session: number, request: RestoreRequest): { filledPages: number; zeroedPages: number };
+  /** Makes everything that differs missing, and serves it from now on; a `resident` event says when all of it is there. */
+  restoreLazily(session: number, request: RestoreRequest, userFaults: boolean): { filledPages: number; zeroedPages: number };
+  /** Resolves when these pages of a region are there. */
+  ensureResident(session: number, region: string, firstPage: number, pageCount: number): void;
   adopt(session: number, uid: string): void;
   readAttachment(store: number, uid: string, name: string): Uint8Array;
 }
@@ -324,6 +332,8 @@ export interface RestoreRequest {
     known: boolean;
     changed: Runs;
     shadow: ShadowHandle | null;
+    /** Filled when it is touched. */
+    lazy: boolean;
   }[];
 }
 

@@ -10,6 +10,7 @@ import type { Session } from '../checkpoint/session.js';
 import { TidemarkError, toPlain } from '../errors.js';
 import { faulty } from '../faults.js';
 import { RestoreRun } from '../restore/fill.js';
+import { LazyRun } from '../restore/lazy-run.js';
 import { CodecPorts } from './codec-ports.js';
 import type { Call, Calls, StorageEvent, ToStorage } from './protocol.js';
 
@@ -80,6 +81,7 @@ const handlers: Handlers = {
     const entry = sessions.get(id);
     if (entry === undefined) return;
     endRestore(entry.session);
+    entry.session.lazy?.end();
     entry.store.committer.inFlight.remove(id);
     sessions.delete(id);
   },
@@ -214,6 +216,32 @@ const handlers: Handlers = {
     } finally {
       plan.run.release();
     }
+  },
+
+  async restoreLazily(id, request, userFaults) {
+    const { store, session } = need(sessions, id, 'checkpointer');
+    const plan = planned(session, request.uid);
+    const base = await baseTable(store, session, request.base);
+    const lazy = new LazyRun(store.log, codecs, {
+      onProgress: (donePages, totalPages) => emit({ type: 'restored', session: session.id, donePages, totalPages }),
+    });
+    try {
+      const counts = await lazy.begin(request, plan.table, base, userFaults);
+      session.lazy = lazy;
+      void lazy.run().then(
+        () => emit({ type: 'resident', session: id }),
+        (error) => emit({ type: 'resident', session: id, error: toPlain(error, 'TIDEMARK_DAMAGED') }),
+      );
+      return counts;
+    } catch (error) {
+      lazy.end();
+      throw error;
+    }
+  },
+
+  ensureResident(id, region, firstPage, pageCount) {
+    const { session } = need(sessions, id, 'checkpointer');
+    return session.lazy?.ensure(region, firstPage, pageCount);
   },
 
   adopt(id, uid) {

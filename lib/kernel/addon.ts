@@ -69,6 +69,41 @@ export interface Addon {
   /** Makes these pages zero, clean and armed. From any thread. */
   regionZero(id: number, runs: Uint32Array): void;
 
+  // --- region: lazy restore -----------------------------------------------------------------------------
+  /**
+   * Drops the pages `missing` (runs) and has them filled when they are touched: `onFaults` is called in this environment when faults wait that nobody was told of.
+   * All of the region is clean and armed when it returns. When this environment ends, what is missing is poisoned. `userFaults`: faults of the kernel need
+   * not come. Returns the number for `regionEndServing`. Throws ERR_SHARED, ERR_USER_MODE.
+   */
+  regionBecomeLazy(id: number, missing: Uint32Array, userFaults: boolean, onFaults: () => void): number;
+  /** `onFaults` is not called any more, and what is missing is poisoned. Idempotent. */
+  regionEndServing(server: number): void;
+  /** Missing pages that were touched, each told once. The verbs from here on throw ERR_NOT_LAZY for a region that never was. */
+  regionFaults(id: number): Uint32Array;
+  /** Missing pages, ascending from `fromPage` on, and from the start where there is none; up to `most`. */
+  regionMissing(id: number, fromPage: number, most: number): Uint32Array;
+  /**
+   * Fills those of `pages` (ascending) that are missing, page k from `source[k * 4096]`, and puts their shadows in place before (`shadows` 0: none; `table`, `crcs`, `depths` as in
+   * `shadowPut`). Returns how many. From any thread.
+   */
+  regionSupply(
+    id: number,
+    source: Uint8Array,
+    pages: Uint32Array,
+    byFault: boolean,
+    shadows: number,
+    table: number,
+    crcs: Uint32Array,
+    depths: Uint8Array,
+  ): number;
+  /** Those of the pages (runs) that are missing: who touches them gets SIGBUS, or EFAULT from a system call. */
+  regionPoison(id: number, pages: Uint32Array): void;
+  /** Drops the poisoned pages, which are zero then; their runs. Nothing where the region was never lazy. */
+  regionHeal(id: number): Uint32Array;
+  /** How many of these pages are poisoned. */
+  regionPoisoned(id: number, firstPage: number, pageCount: number): number;
+  regionResidence(id: number): ResidenceStats;
+
   // --- staging ring -------------------------------------------------------------------------------------
   /** Bookkeeping for `segments` staging segments (the memory itself is a SharedArrayBuffer that TypeScript makes). */
   ringCreate(segments: number): number;
@@ -151,6 +186,18 @@ export interface Addon {
   storeUnlock(id: number): void;
   /** fdatasync(2) on every `*.log` file in `folder`, then fsync of the folder; the number of files. A file that vanishes meanwhile is in a synced table. Blocks. */
   syncLogs(folder: string): number;
+}
+
+/** Faults and pages of a lazy restore since it began; waits in microseconds. */
+export interface ResidenceStats {
+  missing: number;
+  poisoned: number;
+  faults: number;
+  byFault: number;
+  ahead: number;
+  worstWait: number;
+  /** How many waits were so long: eighths of a doubling, from a microsecond on. */
+  waits: Uint32Array;
 }
 
 /** What `probe()` found; `lib/kernel/capabilities.ts` turns it into the public, frozen object. */

@@ -7,6 +7,7 @@ import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
 import { isString } from '../options.js';
 import type { Region } from '../region/region.js';
+import { type LazyStats, Residency, requireServing } from './lazy.js';
 
 export interface Progress {
   /** Pages read and checked, or filled; the count starts again for each of the two passes. */
@@ -15,20 +16,31 @@ export interface Progress {
 }
 
 export interface RestoreStats {
-  /** Pages put into the regions. */
+  /** Pages put into the regions; of a lazy restore those that are, sooner or later. */
   filledPages: number;
   /** Pages made zero. */
   zeroedPages: number;
   /** The memory descended from the chain: only what differed was changed. */
   inPlace: boolean;
+  /** Until the regions could be used, in milliseconds. */
   ms: number;
+  /** Of a lazy restore. */
+  lazy?: LazyStats;
 }
 
 /** A restore that has succeeded. */
 export interface Restoration {
   readonly checkpoint: Checkpoint;
-  /** Resolves when everything is in memory: for an eager restore it has resolved. */
+  /**
+   * Resolves when everything is in memory: for an eager restore it has resolved. That of a lazy one rejects, when all else is there, with the pages that could not be restored
+   * (`TIDEMARK_DAMAGED`), or with why nobody fills them any more (`TIDEMARK_CLOSED`, `TIDEMARK_WRITE_FAILED`): these pages cannot be read.
+   */
   readonly done: Promise<void>;
+  /**
+   * Resolves when these bytes of a region are in memory. For those who hand memory of a lazy restore to the kernel where faults of the kernel are not served (`lazy: 'user-faults'`).
+   * @throws {TidemarkError} (rejects) `TIDEMARK_NOT_FOUND`, `TIDEMARK_DAMAGED`, `TIDEMARK_CLOSED`
+   */
+  ensureResident(region: string, byteOffset: number, byteLength: number): Promise<void>;
   /** The bytes of an attachment of the checkpoint. @throws {TidemarkError} (rejects) `TIDEMARK_NOT_FOUND`, `TIDEMARK_DAMAGED`, `TIDEMARK_CHAIN_BROKEN`, `TIDEMARK_CLOSED` */
   attachment(name: string): Promise<Uint8Array>;
   stats(): RestoreStats;
@@ -55,15 +67,26 @@ interface RestoreJob {
   base: string | null;
   fingerprint: string | undefined;
   signal: AbortSignal | undefined;
+  /** Undefined: everything is there when it resolves. */
+  lazy: LazyOptions | undefined;
   /** The first page is about to be changed. */
   onTouched(): void;
 }
 
-/** The caller's part of an eager restore: what is asked for fits, what differs, and what the regions are afterwards. */
+/** How a restore is lazy. */
+export interface LazyOptions {
+  userFaults: boolean;
+  /** Settles when all pages are there, or some cannot be had. */
+  resident: Promise<void>;
+}
+
+/** The caller's part of a restore: what is asked for fits, what differs, and what the regions are afterwards. */
 export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
   const started = performance.now();
   const { engine, session, signal } = job;
   signal?.throwIfAborted();
+  const { lazy } = job;
+  if (lazy !== undefined) requireServing(lazy.userFaults);
   const { checkpoint, regions: found } = await engine.call('planRestore', session, job.target);
   if (job.fingerprint !== undefined && checkpoint.fingerprint !== job.fingerprint) {
     throw new TidemarkError(
@@ -82,14 +105,14 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     uid: checkpoint.uid,
     base: job.base,
     phase: 'check',
-    regions: stored.map(({ name, byteLength }) => describe(name, job.regions.get(name)!, byteLength)),
+    regions: stored.map(({ name, byteLength }) => describe(name, job.regions.get(name)!, byteLength, lazy !== undefined)),
   };
   const fresh = [...job.regions.values()].every(({ region, known }) => !known && region.populated().length === 0);
   const stop = (): void => engine.tell({ type: 'abort-restore', session });
   signal?.addEventListener('abort', stop);
   let counts: { filledPages: number; zeroedPages: number };
   try {
-    if (!fresh) await engine.call('restore', session, request);
+    if (!fresh && lazy === undefined) await engine.call('restore', session, request);
     // From here on it cannot be aborted any more, unless there was nothing in the memory: then what was filled is taken out again.
     signal?.throwIfAborted();
     if (!fresh) signal?.removeEventListener('abort', stop);
@@ -101,12 +124,15 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     signal?.removeEventListener('abort', stop);
   }
   for (const region of regions) region.settle();
+  const inputs = stored.map(({ name }) => ({ name, region: job.regions.get(name)!.region }));
+  const residency = new Residency(engine, session, inputs, lazy?.resident);
   const ms = performance.now() - started;
   return {
     checkpoint,
-    done: Promise.resolve(),
+    done: residency.done,
+    ensureResident: async (name, byteOffset, byteLength) => residency.ensure(isString('region', name), byteOffset, byteLength),
     attachment: async (name) => engine.call('readAttachment', job.store, checkpoint.uid, isString('name', name)),
-    stats: () => ({ ...counts, inPlace, ms }),
+    stats: () => ({ ...counts, inPlace, ms, ...residency.stats() }),
   };
 }
 
@@ -132,7 +158,12 @@ function checkSizes(
     if (!stored.some((one) => one.name === name)) throw mismatch(`the checkpointer has a region ${name}, the checkpoint has not`);
 }
 
-function describe(name: string, { region, known, shadow }: RestoreInput, storedBytes: number): RestoreRequest['regions'][number] {
+function describe(
+  name: string,
+  { region, known, shadow }: RestoreInput,
+  storedBytes: number,
+  lazy: boolean,
+): RestoreRequest['regions'][number] {
   const written = region.scan(false);
   const changed = known ? written : union(written, region.populated());
   return {
@@ -142,6 +173,7 @@ function describe(name: string, { region, known, shadow }: RestoreInput, storedB
     known,
     changed,
     shadow: shadow?.handle() ?? null,
+    lazy,
   };
 }
 
@@ -168,7 +200,11 @@ async function fill(
   // A region of a source that was moved when it grew has another id now.
   const regions = request.regions.map((region) => ({ ...region, native: job.regions.get(region.name)!.region.nativeId }));
   try {
-    const counts = await job.engine.call('restore', job.session, { ...request, regions, phase: 'fill' });
+    const filled: RestoreRequest = { ...request, regions, phase: 'fill' };
+    const counts =
+      job.lazy === undefined
+        ? await job.engine.call('restore', job.session, filled)
+        : await job.engine.call('restoreLazily', job.session, filled, job.lazy.userFaults);
     await job.engine.call('adopt', job.session, request.uid);
     return counts;
   } catch (cause) {

@@ -1,0 +1,324 @@
+import { setImmediate } from 'node:timers/promises';
+import { pageList, readPagesNow } from '../chain/assembly.js';
+import { damaged } from '../chain/damage.js';
+import { FRAME_PAGES } from '../chain/extent.js';
+import type { Log } from '../chain/log.js';
+import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
+import { Kind } from '../chain/record.js';
+import { countPages, type Runs, toRuns } from '../chain/runs.js';
+import type { CodecPorts, Lent } from '../engine/codec-ports.js';
+import type { RestoreRequest } from '../engine/protocol.js';
+import { TidemarkError } from '../errors.js';
+import { fault } from '../faults.js';
+import { addon } from '../kernel/addon.js';
+import { groupByExtent, planRegion, type RegionPlan } from './plan.js';
+import { PlanRunner } from './plan-runner.js';
+import { fillPages } from './window.js';
+
+/** Pages that are filled ahead at a time: a fault turns where filling goes on after as many at the latest. */
+const SLICE_PAGES = 2048;
+/** Payloads of extents that are kept, for faults on their neighbours. */
+const PAYLOADS_KEPT = 8;
+/** How far from a page others of its frame are looked for. */
+const FRAME_REACH = 2 * FRAME_PAGES;
+
+interface LazyRegion {
+  readonly request: RestoreRequest['regions'][number];
+  /** Commits go on changing it: they change pages that were captured, and no page that is missing ever is. */
+  readonly wanted: RegionTable;
+  readonly server: number;
+  /** Where filling ahead goes on. */
+  next: number;
+  /** Pages that could not be restored. */
+  readonly poisoned: number[];
+}
+
+/** Pages that somebody waits for. */
+interface Urgent {
+  region: LazyRegion;
+  first: number;
+  end: number;
+  resolve(): void;
+  reject(error: unknown): void;
+}
+
+export interface LazyWatch {
+  onProgress(donePages: number, totalPages: number): void;
+}
+
+/**
+ * The storage thread's part of a lazy restore. A fault is answered here and at once: nothing on that way may need another thread, libuv's pool, or `Atomics.wait` and
+ * `notify`, for whoever has these may be who waits for the page. The codec threads fill the rest.
+ */
+export class LazyRun {
+  readonly #log: Log;
+  readonly #codecs: CodecPorts;
+  readonly #watch: LazyWatch;
+  readonly #runner: PlanRunner;
+  readonly #regions: LazyRegion[] = [];
+  readonly #payloads = new Map<number, Uint8Array>();
+  readonly #urgent: Urgent[] = [];
+  /** The region of the last fault. */
+  #touched: LazyRegion | undefined;
+  #reserve: Lent | undefined;
+  #pinned = false;
+  #total = 0;
+  #ended = false;
+  /** Why the first page that could not be restored could not. */
+  #failure: unknown;
+
+  constructor(log: Log, codecs: CodecPorts, watch: LazyWatch) {
+    this.#log = log;
+    this.#codecs = codecs;
+    this.#watch = watch;
+    this.#runner = new PlanRunner({ log, codecs, checkAborted: () => this.#checkEnded(), reserve: () => this.#reserve });
+  }
+
+  /**
+   * Everything that must change is dropped and missing when it resolves. What fails before `onTouched` has changed nothing.
+   * @param base the page tables of the checkpoint that the memory descends from, when it does
+   */
+  async begin(
+    request: RestoreRequest,
+    target: PageTable,
+    base: PageTable | undefined,
+    userFaults: boolean,
+  ): Promise<{ filledPages: number; zeroedPages: number }> {
+    const plans = request.regions.map((region) => missingOf(region, target, base));
+    // Before the log is pinned: what is in staging may wait for the log to be reopened.
+    if (target.olderVersions > 0) this.#reserve = await this.#codecs.reserve(() => this.#checkEnded());
+    await this.#log.pin();
+    this.#pinned = true;
+    let zeroedPages = 0;
+    for (const { region, wanted, missing, zeros } of plans) {
+      const { native, shadow } = region;
+      addon().regionZero(native, zeros);
+      if (shadow !== null) {
+        addon().shadowForget(shadow.shadows, shadow.table, zeros);
+        addon().shadowForget(shadow.shadows, shadow.table, missing);
+      }
+      fault('lazy.begin');
+      const server = addon().regionBecomeLazy(native, missing, userFaults, () => this.#serve(native));
+      this.#regions.push({ request: region, wanted, server, next: 0, poisoned: [] });
+      this.#total += countPages(missing);
+      zeroedPages += countPages(zeros);
+    }
+    return { filledPages: this.#total, zeroedPages };
+  }
+
+  /** Fills what nobody asks for. @throws what names the pages that could not be restored, when all others are there */
+  async run(): Promise<void> {
+    try {
+      for (let work = this.#next(); work !== undefined && !this.#ended; work = this.#next()) {
+        await this.#fillSlice(work.region, work.pages);
+        this.#watch.onProgress(this.#total - this.#missing(), this.#total);
+      }
+      this.#checkEnded();
+    } finally {
+      this.end();
+    }
+    const lost = this.#regions.filter(({ poisoned }) => poisoned.length > 0);
+    if (lost.length === 0) return;
+    const pages = lost.map(({ wanted, poisoned }) => pageList(wanted.name, Uint32Array.from(poisoned)));
+    throw damaged(`${pages.join('; ')}: could not be restored, whoever touches them gets SIGBUS`, this.#failure);
+  }
+
+  /** Resolves when these pages are there. */
+  ensure(name: string, first: number, count: number): Promise<void> {
+    const region = this.#regions.find(({ request }) => request.name === name);
+    if (region === undefined || this.#ended) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#urgent.push({ region, first, end: first + count, resolve, reject }));
+  }
+
+  /** What is missing is poisoned. Idempotent. */
+  end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (const { server } of this.#regions) addon().regionEndServing(server);
+    if (this.#reserve !== undefined) this.#reserve.staging.releaseAll(this.#reserve.segments);
+    this.#reserve = undefined;
+    if (this.#pinned) this.#log.unpin();
+    this.#pinned = false;
+    this.#payloads.clear();
+    for (const { resolve } of this.#urgent.splice(0)) resolve();
+  }
+
+  #checkEnded(): void {
+    if (this.#ended) throw new TidemarkError('TIDEMARK_CLOSED', 'the checkpointer was closed while its memory was restored');
+  }
+
+  #missing(): number {
+    return this.#regions.reduce((sum, { request }) => sum + (residence(request.native)?.missing ?? 0), 0);
+  }
+
+  /** What is to be filled next: what somebody has asked for, then from the last fault on, then whatever there is. */
+  #next(): { region: LazyRegion; pages: Uint32Array } | undefined {
+    for (let urgent = this.#urgent[0]; urgent !== undefined; urgent = this.#urgent[0]) {
+      const { region, first, end } = urgent;
+      const pages = missingPages(region, first).filter((page) => page >= first && page < end);
+      if (pages.length > 0) return { region, pages };
+      this.#urgent.shift();
+      urgent.resolve();
+    }
+    const order = this.#touched === undefined ? this.#regions : [this.#touched, ...this.#regions];
+    for (const region of order) {
+      const pages = missingPages(region, region.next);
+      if (pages.length === 0) continue;
+      region.next = pages.at(-1)! + 1;
+      return { region, pages };
+    }
+    return undefined;
+  }
+
+  async #fillSlice(region: LazyRegion, pages: Uint32Array): Promise<void> {
+    try {
+      fault('lazy.ahead');
+      await this.#runner.run(slicePlan(region, pages), true, undefined, () => {});
+    } catch {
+      // Damage, or codec threads that have ended, or a page that was captured anew since the slice was planned: page by page what is
+      // still missing, and what cannot be had is known then.
+      await this.#fillOneByOne(region, pages);
+    }
+  }
+
+  async #fillOneByOne(region: LazyRegion, pages: Uint32Array): Promise<void> {
+    for (let page = pages[0]!; !this.#ended; page++) {
+      const next = missingPages(region, page, 1)[0];
+      if (next === undefined || next < page || next > pages.at(-1)!) return;
+      page = next;
+      this.#supply(region, page, false);
+      // Faults come first.
+      await setImmediate();
+    }
+  }
+
+  #serve(native: number): void {
+    const region = this.#regions.find(({ request }) => request.native === native);
+    if (region === undefined || this.#ended) return;
+    for (const page of faultsOf(region)) {
+      this.#supply(region, page, true);
+      this.#touched = region;
+      region.next = page;
+    }
+  }
+
+  /** A page and those of its frame, or where that fails the page alone, or it is poisoned. */
+  #supply(region: LazyRegion, page: number, byFault: boolean): void {
+    const frame = frameOf(region.wanted, page);
+    try {
+      this.#supplyPages(region, frame, byFault);
+    } catch (error) {
+      if (isClosed(error)) return;
+      try {
+        if (frame.length === 1) throw error;
+        this.#supplyPages(region, Uint32Array.of(page), byFault);
+      } catch (reason) {
+        if (!isClosed(reason)) this.#poison(region, page, reason);
+      }
+    }
+  }
+
+  #supplyPages({ request, wanted }: LazyRegion, pages: Uint32Array, byFault: boolean): void {
+    const bytes = readPagesNow((record) => this.#payload(record), wanted, pages);
+    const { region, crcs, depths, shadow } = fillPages(wanted, pages, request);
+    addon().regionSupply(region, bytes, pages, byFault, shadow?.shadows ?? 0, shadow?.table ?? 0, crcs, depths);
+  }
+
+  #payload(record: number): Uint8Array {
+    const kept = this.#payloads.get(record);
+    if (kept !== undefined) return kept;
+    const payload = this.#log.payloadNow(record, Kind.extent);
+    for (const oldest of this.#payloads.keys()) {
+      if (this.#payloads.size < PAYLOADS_KEPT) break;
+      this.#payloads.delete(oldest);
+    }
+    this.#payloads.set(record, payload);
+    return payload;
+  }
+
+  #poison({ request, poisoned }: LazyRegion, page: number, reason: unknown): void {
+    this.#failure ??= reason;
+    poisoned.push(page);
+    try {
+      addon().regionPoison(request.native, Uint32Array.of(page, 1));
+    } catch (error) {
+      if (!isClosed(error)) throw error;
+    }
+  }
+}
+
+/** What of a region has to be made missing, and what zero. */
+function missingOf(
+  region: RestoreRequest['regions'][number],
+  target: PageTable,
+  base: PageTable | undefined,
+): { region: RestoreRequest['regions'][number]; wanted: RegionTable; missing: Runs; zeros: Runs } {
+  const wanted = target.regions.get(region.name);
+  if (wanted !== undefined && !region.known && region.changed.length === 0)
+    return { region, wanted, missing: toRuns(wanted.storedPages()), zeros: new Uint32Array(0) };
+  const plan = planRegion(region, target, base);
+  const pages = new Uint32Array(plan.fills);
+  pages.set(plan.assembled);
+  let at = plan.assembled.length;
+  for (const use of plan.plain.values()) {
+    pages.set(use.pages, at);
+    at += use.pages.length;
+  }
+  return { region, wanted: plan.wanted, missing: toRuns(pages.sort()), zeros: plan.zeros };
+}
+
+function slicePlan({ request, wanted }: LazyRegion, pages: Uint32Array): RegionPlan {
+  const assembled = pages.filter((page) => wanted.kind(page) === Version.delta);
+  const plain = assembled.length === 0 ? pages : pages.filter((page) => wanted.kind(page) !== Version.delta);
+  return {
+    request,
+    wanted,
+    has: undefined,
+    plain: groupByExtent(wanted, plain),
+    assembled,
+    fromMemory: new Uint8Array(assembled.length),
+    zeros: new Uint32Array(0),
+    fills: pages.length,
+  };
+}
+
+/** The page, and where it is one full version, those whose bytes are decompressed with it. Ascending. */
+function frameOf(wanted: RegionTable, page: number): Uint32Array {
+  if (wanted.kind(page) !== Version.full) return Uint32Array.of(page);
+  const record = wanted.record(page);
+  const frame = Math.floor(wanted.slot[page]! / FRAME_PAGES);
+  const pages: number[] = [];
+  const end = Math.min(page + FRAME_REACH, wanted.pageCount);
+  for (let k = Math.max(0, page - FRAME_REACH); k < end; k++) {
+    if (wanted.kind(k) !== Version.full || wanted.record(k) !== record) continue;
+    if (Math.floor(wanted.slot[k]! / FRAME_PAGES) === frame) pages.push(k);
+  }
+  return Uint32Array.from(pages);
+}
+
+function missingPages({ request }: LazyRegion, from: number, most = SLICE_PAGES): Uint32Array {
+  return whileOpen(() => addon().regionMissing(request.native, from, most)) ?? new Uint32Array(0);
+}
+
+function faultsOf({ request }: LazyRegion): Uint32Array {
+  return whileOpen(() => addon().regionFaults(request.native)) ?? new Uint32Array(0);
+}
+
+function residence(native: number): { missing: number } | undefined {
+  return whileOpen(() => addon().regionResidence(native));
+}
+
+/** Undefined once the program has closed the region, or the region has given its tracking up: then what was missing is poisoned. */
+function whileOpen<T>(call: () => T): T | undefined {
+  try {
+    return call();
+  } catch (error) {
+    if (isClosed(error)) return undefined;
+    throw error;
+  }
+}
+
+function isClosed(error: unknown): boolean {
+  const { code } = error as { code?: string };
+  return code === 'ERR_CLOSED' || code === 'ERR_NOT_LAZY' || code === 'EPERM';
+}

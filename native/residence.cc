@@ -1,0 +1,306 @@
+#include "residence.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+
+#include "errors.h"
+
+namespace tidemark {
+
+namespace {
+/** Pages copied while the gate is held: an event waits no longer than for these. */
+constexpr uint32_t kAtOnce = 64;
+alignas(kPageSize) const uint8_t kZeroPage[kPageSize] = {};
+
+void append(Runs& runs, uint32_t number) {
+  if (!runs.empty() && runs.back().first + runs.back().count == number) runs.back().count++;
+  else runs.push_back({number, 1});
+}
+}  // namespace
+
+Residence::Residence(std::shared_ptr<Userfault> userfault, uint8_t* start, uint32_t pageCount, const Runs& missing, std::function<void()> notify)
+    : userfault_(std::move(userfault)), start_(start), pageCount_(pageCount), notify_(std::move(notify)), states_(pageCount) {
+  for (const Run& run : missing) {
+    for (uint32_t k = 0; k < run.count; k++) states_[run.first + k].store(kMissing, std::memory_order_relaxed);
+    missingCount_ += run.count;
+  }
+}
+
+Residence::State Residence::set(uint32_t number, State state) {
+  const auto before = static_cast<State>(states_[number].exchange(state));
+  const auto isMissing = [](State one) { return one == kMissing || one == kFilling; };
+  if (isMissing(before) && !isMissing(state)) missingCount_--;
+  if (before == kPoisoned && state != kPoisoned) poisonedCount_--;
+  if (before != kPoisoned && state == kPoisoned) poisonedCount_++;
+  return before;
+}
+
+bool Residence::claim(uint32_t number) {
+  // A region may have grown since; what came with that was never missing.
+  if (number >= pageCount_) return false;
+  uint8_t expected = kMissing;
+  return states_[number].compare_exchange_strong(expected, kFilling);
+}
+
+std::shared_lock<std::shared_mutex> Residence::pass() {
+  while (wanted_.load() > 0) sched_yield();
+  return std::shared_lock<std::shared_mutex>(gate_);
+}
+
+std::unique_lock<std::shared_mutex> Residence::passAlone() {
+  wanted_++;
+  std::unique_lock<std::shared_mutex> hold(gate_);
+  wanted_--;
+  return hold;
+}
+
+size_t Residence::supply(const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy) {
+  std::vector<size_t> mine;
+  for (size_t k = 0; k < pages.size(); k++) {
+    if (claim(pages[k])) mine.push_back(k);
+  }
+  if (mine.empty()) return 0;
+  try {
+    beforeCopy(mine);
+    for (size_t k = 0; k < mine.size();) {
+      size_t end = k + 1;
+      while (end < mine.size() && end - k < kAtOnce && mine[end] == mine[end - 1] + 1 && pages[mine[end]] == pages[mine[end - 1]] + 1) end++;
+      copyClaimed(source + mine[k] * kPageSize, pages[mine[k]], static_cast<uint32_t>(end - k), byFault);
+      k = end;
+    }
+  } catch (...) {
+    // What is still claimed is missing again: somebody may wait for it.
+    for (const size_t k : mine) {
+      uint8_t expected = kFilling;
+      states_[pages[k]].compare_exchange_strong(expected, kMissing);
+    }
+    throw;
+  }
+  return mine.size();
+}
+
+void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t count, bool byFault) {
+  for (uint32_t done = 0; done < count;) {
+    int error = 0;
+    {
+      const auto hold = pass();
+      // Dropped or poisoned meanwhile: not ours any more.
+      if (states_[first + done] != kFilling) {
+        done++;
+        continue;
+      }
+      uint32_t end = done + 1;
+      while (end < count && states_[first + end] == kFilling) end++;
+      const size_t copied = userfault_->tryCopy(page(first + done), source + static_cast<size_t>(done) * kPageSize, (end - done) * kPageSize, true, error);
+      const auto filled = static_cast<uint32_t>(copied / kPageSize);
+      for (uint32_t k = 0; k < filled; k++) set(first + done + k, kPlain);
+      noteFilled(first + done, filled, byFault);
+      done += filled;
+      if (error == EEXIST) {
+        // There already, whoever put it there: it is not to be overwritten.
+        set(first + done, kPlain);
+        userfault_->wake(page(first + done), kPageSize);
+        done++;
+        error = 0;
+      }
+    }
+    if (error == EAGAIN || error == EINTR) readEvents();
+    // ENOENT: nothing of ours is mapped there any more, so nobody can wait for it.
+    else if (error == ENOENT || error == ESRCH) set(first + done++, kPlain);
+    else if (error != 0) throw SystemError(error, "ioctl(UFFDIO_COPY)");
+  }
+}
+
+void Residence::noteFilled(uint32_t first, uint32_t count, bool byFault) {
+  const std::lock_guard<std::mutex> guard(mutex_);
+  (byFault ? byFault_ : ahead_) += count;
+  if (waiting_.empty()) return;
+  const auto now = Clock::now();
+  for (uint32_t k = 0; k < count && !waiting_.empty(); k++) {
+    const auto found = waiting_.find(first + k);
+    if (found == waiting_.end()) continue;
+    const double wait = std::chrono::duration<double, std::micro>(now - found->second).count();
+    waiting_.erase(found);
+    worst_ = std::max(worst_, wait);
+    waits_[static_cast<size_t>(std::clamp(std::log2(std::max(wait, 1.0)) * 8, 0.0, static_cast<double>(waits_.size() - 1)))]++;
+  }
+}
+
+void Residence::poison(const Runs& pages) {
+  for (const Run& run : pages) {
+    for (uint32_t k = 0; k < run.count;) {
+      int error = 0;
+      {
+        const auto hold = passAlone();
+        const auto isOurs = [&](uint32_t at) { return at < run.count && run.first + at < pageCount_ && (states_[run.first + at] == kMissing || states_[run.first + at] == kFilling); };
+        if (!isOurs(k)) {
+          k++;
+          continue;
+        }
+        uint32_t end = k + 1;
+        while (isOurs(end)) end++;
+        error = poisonRun(run.first + k, end - k);
+        if (error == 0) k = end;
+      }
+      if (error == EAGAIN || error == EINTR) {
+        readEvents();
+      } else if (error != 0) {
+        // The memory is not there, or not ours, any more.
+        set(run.first + k++, kPlain);
+      }
+    }
+  }
+}
+
+/** Over the marker of an armed hole UFFDIO_POISON is EEXIST; and a poisoned page that is not armed is reported by every scan. Nothing is dropped: that would be an event. */
+int Residence::poisonRun(uint32_t first, uint32_t count) {
+  const size_t length = static_cast<size_t>(count) * kPageSize;
+  int error = userfault_->tryProtect(page(first), length, false);
+  if (error == 0) error = userfault_->tryPoison(page(first), length);
+  if (error != 0) return error;
+  try {
+    pagemap::written(page(first), length, true);
+  } catch (const SystemError&) {
+    // Then they are reported, and left out of what is reported.
+  }
+  for (uint32_t k = 0; k < count; k++) set(first + k, kPoisoned);
+  const std::lock_guard<std::mutex> guard(mutex_);
+  for (uint32_t k = 0; k < count && !waiting_.empty(); k++) waiting_.erase(first + k);
+  return 0;
+}
+
+void Residence::end() {
+  ended_ = true;
+  poison({{0, pageCount_}});
+}
+
+void Residence::readEvents() {
+  bool news = false;
+  {
+    const auto hold = passAlone();
+    std::array<uffd_msg, 32> messages;
+    std::vector<uint32_t> holes;
+    for (;;) {
+      const size_t count = userfault_->read(messages.data(), messages.size());
+      for (size_t k = 0; k < count; k++) {
+        const uffd_msg& message = messages[k];
+        if (message.event == UFFD_EVENT_REMOVE) {
+          onRemove(message.arg.remove.start, message.arg.remove.end);
+        } else if (message.event == UFFD_EVENT_PAGEFAULT) {
+          const uint64_t number = (message.arg.pagefault.address - reinterpret_cast<uintptr_t>(start_)) / kPageSize;
+          if (number >= pageCount_) continue;
+          const auto state = static_cast<State>(states_[number].load());
+          if (state == kMissing || state == kFilling) onFault(static_cast<uint32_t>(number));
+          else holes.push_back(static_cast<uint32_t>(number));
+        }
+      }
+      // Only when there is no event left: before that everything is EAGAIN.
+      if (count == messages.size()) continue;
+      while (!holes.empty() && answerHole(holes.back()) != EAGAIN) holes.pop_back();
+      if (holes.empty()) break;
+      sched_yield();
+    }
+    const std::lock_guard<std::mutex> guard(mutex_);
+    news = !faults_.empty();
+  }
+  if (news) notify_();
+}
+
+void Residence::onFault(uint32_t number) {
+  const std::lock_guard<std::mutex> guard(mutex_);
+  if (!waiting_.emplace(number, Clock::now()).second) return;
+  faultCount_++;
+  faults_.push_back(number);
+}
+
+void Residence::onRemove(uint64_t from, uint64_t to) {
+  const uint64_t base = reinterpret_cast<uintptr_t>(start_);
+  const uint64_t end = base + static_cast<uint64_t>(pageCount_) * kPageSize;
+  from = std::max(from, base);
+  to = std::min(to, end);
+  if (from >= to) return;
+  const auto first = static_cast<uint32_t>((from - base) / kPageSize);
+  forget({{first, static_cast<uint32_t>((to - from) / kPageSize)}});
+  // Who waits for one of them touches it again, and finds a hole.
+  userfault_->wake(page(first), to - from);
+}
+
+void Residence::forget(const Runs& pages) {
+  const std::lock_guard<std::mutex> guard(mutex_);
+  for (const Run& run : pages) {
+    for (uint32_t k = 0; k < run.count; k++) {
+      if (states_[run.first + k] != kPlain) set(run.first + k, kPlain);
+      if (!waiting_.empty()) waiting_.erase(run.first + k);
+    }
+  }
+}
+
+int Residence::answerHole(uint32_t number) {
+  uint8_t* const target = page(number);
+  bool armed = false;
+  try {
+    // A hole that is armed was zero at the last capture. One that is not was dropped since, and must be reported.
+    armed = pagemap::written(target, kPageSize, false).empty();
+  } catch (const SystemError&) {
+    // Not tracked any more.
+  }
+  int error = 0;
+  userfault_->tryCopy(target, kZeroPage, kPageSize, armed, error);
+  if (error != 0 && error != EAGAIN) userfault_->wake(target, kPageSize);
+  return error;
+}
+
+std::vector<uint32_t> Residence::takeFaults() {
+  const std::lock_guard<std::mutex> guard(mutex_);
+  return std::exchange(faults_, {});
+}
+
+std::vector<uint32_t> Residence::missing(uint32_t from, size_t most) const {
+  std::vector<uint32_t> found;
+  if (!anyMissing()) return found;
+  const auto look = [&](uint32_t first, uint32_t end) {
+    for (uint32_t k = first; k < end && found.size() < most; k++) {
+      if (states_[k].load(std::memory_order_relaxed) == kMissing) found.push_back(k);
+    }
+  };
+  from = std::min(from, pageCount_);
+  look(from, pageCount_);
+  if (found.empty()) look(0, from);
+  return found;
+}
+
+Runs Residence::pagesIn(std::initializer_list<State> states) const {
+  Runs runs;
+  for (uint32_t k = 0; k < pageCount_; k++) {
+    const uint8_t state = states_[k].load(std::memory_order_relaxed);
+    if (state != kPlain && std::find(states.begin(), states.end(), state) != states.end()) append(runs, k);
+  }
+  return runs;
+}
+
+Runs Residence::absent() const { return pagesIn({kMissing, kFilling, kPoisoned}); }
+Runs Residence::poisoned() const { return anyPoisoned() ? pagesIn({kPoisoned}) : Runs{}; }
+
+size_t Residence::poisonedIn(uint32_t first, uint32_t count) const {
+  size_t found = 0;
+  for (uint32_t k = first; k < pageCount_ && k - first < count; k++) found += states_[k] == kPoisoned;
+  return found;
+}
+
+ResidenceStats Residence::stats() {
+  ResidenceStats stats;
+  stats.missing = missingCount_;
+  stats.poisoned = poisonedCount_;
+  const std::lock_guard<std::mutex> guard(mutex_);
+  stats.faults = faultCount_;
+  stats.byFault = byFault_;
+  stats.ahead = ahead_;
+  stats.worst = worst_;
+  stats.waits = waits_;
+  return stats;
+}
+
+}  // namespace tidemark
