@@ -282,10 +282,11 @@ void Region::poison(const Runs& pages) {
   residence.poison(pages);
 }
 
-Runs Region::heal() {
+Runs Region::poisoned(bool drop) {
   const std::shared_lock<std::shared_mutex> hold(mutex_);
   if (residence_ == nullptr) return {};
   const Runs poisoned = residence_->poisoned();
+  if (!drop) return poisoned;
   // The event makes them plain pages.
   for (const Run& run : poisoned) {
     if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");

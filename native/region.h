@@ -44,8 +44,8 @@ class Region {
   /** As `Residence` has them, while the region is neither closed nor changed. Throw ERR_NOT_LAZY. */
   size_t supply(const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy);
   void poison(const Runs& pages);
-  /** Drops the poisoned pages: they are zero, and count as written. */
-  Runs heal();
+  /** The poisoned pages; with `drop` they are zero then, and count as written. */
+  Runs poisoned(bool drop);
   /** Calls `body` while the region can be neither closed nor changed. */
   template <typename Body>
   auto withMemory(const uint8_t* start, size_t length, const Runs& runs, Body&& body) {

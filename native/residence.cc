@@ -284,12 +284,6 @@ Runs Residence::pagesIn(std::initializer_list<State> states) const {
 Runs Residence::absent() const { return pagesIn({kMissing, kFilling, kPoisoned}); }
 Runs Residence::poisoned() const { return anyPoisoned() ? pagesIn({kPoisoned}) : Runs{}; }
 
-size_t Residence::poisonedIn(uint32_t first, uint32_t count) const {
-  size_t found = 0;
-  for (uint32_t k = first; k < pageCount_ && k - first < count; k++) found += states_[k] == kPoisoned;
-  return found;
-}
-
 ResidenceStats Residence::stats() {
   ResidenceStats stats;
   stats.missing = missingCount_;

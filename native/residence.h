@@ -57,7 +57,6 @@ class Residence {
   /** Missing and poisoned pages. */
   Runs absent() const;
   Runs poisoned() const;
-  size_t poisonedIn(uint32_t first, uint32_t count) const;
   bool anyPoisoned() const { return poisonedCount_.load() > 0; }
   bool anyMissing() const { return missingCount_.load() > 0; }
   /** They were dropped, or are about to be: plain holes from now on. */

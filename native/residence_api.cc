@@ -147,19 +147,12 @@ Napi::Value regionPoison(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-Napi::Value regionHeal(const Napi::CallbackInfo& info) {
+Napi::Value regionPoisoned(const Napi::CallbackInfo& info) {
   const Args args(info);
-  const Runs runs = Region::find(args.id(0))->heal();
+  const Runs runs = Region::find(args.id(0))->poisoned(args.boolean(1, "drop"));
   std::vector<uint32_t> numbers;
   for (const Run& run : runs) numbers.insert(numbers.end(), {run.first, run.count});
   return toArray(info.Env(), numbers);
-}
-
-Napi::Value regionPoisoned(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  const auto first = static_cast<uint32_t>(args.integer(1, "firstPage", UINT32_MAX));
-  const auto count = static_cast<uint32_t>(args.integer(2, "pageCount", UINT32_MAX));
-  return Napi::Number::New(info.Env(), static_cast<double>(residenceOf(args)->poisonedIn(first, count)));
 }
 
 Napi::Value regionResidence(const Napi::CallbackInfo& info) {
@@ -184,7 +177,6 @@ void defineResidence(Napi::Object exports) {
   define<regionMissing>(exports, "regionMissing");
   define<regionSupply>(exports, "regionSupply");
   define<regionPoison>(exports, "regionPoison");
-  define<regionHeal>(exports, "regionHeal");
   define<regionPoisoned>(exports, "regionPoisoned");
   define<regionResidence>(exports, "regionResidence");
 }

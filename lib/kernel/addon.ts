@@ -98,10 +98,8 @@ export interface Addon {
   ): number;
   /** Those of the pages (runs) that are missing: who touches them gets SIGBUS, or EFAULT from a system call. */
   regionPoison(id: number, pages: Uint32Array): void;
-  /** Drops the poisoned pages, which are zero then; their runs. Nothing where the region was never lazy. */
-  regionHeal(id: number): Uint32Array;
-  /** How many of these pages are poisoned. */
-  regionPoisoned(id: number, firstPage: number, pageCount: number): number;
+  /** The pages that are poisoned, runs; with `drop` they are dropped, and are zero then. None where the region never was lazy. */
+  regionPoisoned(id: number, drop: boolean): Uint32Array;
   regionResidence(id: number): ResidenceStats;
 
   // --- staging ring -------------------------------------------------------------------------------------

@@ -224,6 +224,16 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     return this.#translate(() => addon().regionPopulated(this.#id, this.#view(), 0));
   }
 
+  /** @internal Pages that a lazy restore could not restore, and that cannot be read. */
+  poisoned(): Uint32Array {
+    return this.#translate(() => addon().regionPoisoned(this.#id, false));
+  }
+
+  /** @internal Makes them zero; they count as written. */
+  heal(): void {
+    this.#translate(() => addon().regionPoisoned(this.#id, true));
+  }
+
   /** @internal Gives dirty pages back, so that every later scan reports them. Never fails: if the kernel refuses, everything counts as dirty. */
   giveBack(runs: Uint32Array): void {
     if (this.#closed || runs.length === 0) return;

@@ -91,5 +91,4 @@ export class RestoreRun {
   #checkAborted(): void {
     if (this.#watch.aborted()) throw new TidemarkError('TIDEMARK_ABORTED', 'the restore was aborted');
   }
-
 }

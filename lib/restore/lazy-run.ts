@@ -1,4 +1,4 @@
-import { setImmediate } from 'node:timers/promises';
+import { setImmediate, setTimeout } from 'node:timers/promises';
 import { pageList, readPagesNow } from '../chain/assembly.js';
 import { damaged } from '../chain/damage.js';
 import { FRAME_PAGES } from '../chain/extent.js';
@@ -9,7 +9,7 @@ import { countPages, type Runs, toRuns } from '../chain/runs.js';
 import type { CodecPorts, Lent } from '../engine/codec-ports.js';
 import type { RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
-import { fault } from '../faults.js';
+import { fault, faulty } from '../faults.js';
 import { addon } from '../kernel/addon.js';
 import { groupByExtent, planRegion, type RegionPlan } from './plan.js';
 import { PlanRunner } from './plan-runner.js';
@@ -19,6 +19,8 @@ import { fillPages } from './window.js';
 const SLICE_PAGES = 2048;
 /** Payloads of extents that are kept, for faults on their neighbours. */
 const PAYLOADS_KEPT = 8;
+/** For the tests. */
+const HOLD_MS = 50;
 /** How far from a page others of its frame are looked for. */
 const FRAME_REACH = 2 * FRAME_PAGES;
 
@@ -109,6 +111,7 @@ export class LazyRun {
   /** Fills what nobody asks for. @throws what names the pages that could not be restored, when all others are there */
   async run(): Promise<void> {
     try {
+      while (this.#urgent.length === 0 && !this.#ended && faulty('lazy.hold')) await setTimeout(HOLD_MS);
       for (let work = this.#next(); work !== undefined && !this.#ended; work = this.#next()) {
         await this.#fillSlice(work.region, work.pages);
         this.#watch.onProgress(this.#total - this.#missing(), this.#total);
@@ -195,6 +198,8 @@ export class LazyRun {
   #serve(native: number): void {
     const region = this.#regions.find(({ request }) => request.native === native);
     if (region === undefined || this.#ended) return;
+    if (faulty('lazy.exit')) process.exit(1);
+    if (faulty('lazy.serve')) return;
     for (const page of faultsOf(region)) {
       this.#supply(region, page, true);
       this.#touched = region;

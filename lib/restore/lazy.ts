@@ -96,12 +96,20 @@ export class Residency {
     if (end === first) return;
     if (!this.#isLazy) return;
     if (this.#last === undefined) await this.#engine.call('ensureResident', this.#session, name, first, end - first);
-    const lost = addon().regionPoisoned(found.native, first, end - first);
-    if (lost > 0)
-      throw new TidemarkError('TIDEMARK_DAMAGED', `${lost} of the pages ${first} to ${end - 1} of region ${name} could not be restored`, {
-        hint: 'what `done` rejects with says why',
-      });
+    if (intersects(found.region.poisoned(), first, end))
+      throw new TidemarkError(
+        'TIDEMARK_DAMAGED',
+        `some of the pages ${first} to ${end - 1} of region ${name} could not be restored`,
+        {
+          hint: 'what `done` rejects with says why',
+        },
+      );
   }
+}
+
+function intersects(runs: Uint32Array, first: number, end: number): boolean {
+  for (let k = 0; k < runs.length; k += 2) if (runs[k]! < end && runs[k]! + runs[k + 1]! > first) return true;
+  return false;
 }
 
 /** The middle of the eighth of a doubling that the median wait lies in, in microseconds. */

@@ -43,7 +43,12 @@ export class PlanRunner {
    * @param kept what a checking pass has put together
    * @returns what it has put together, when it is to be kept: all that is assembled fitted into one window
    */
-  async run(plan: RegionPlan, fill: boolean, kept: Window | undefined, onPages: (pages: number) => void): Promise<Window | undefined> {
+  async run(
+    plan: RegionPlan,
+    fill: boolean,
+    kept: Window | undefined,
+    onPages: (pages: number) => void,
+  ): Promise<Window | undefined> {
     let keep: Window | undefined;
     if (fill && kept?.usable) {
       await kept.fill(plan);

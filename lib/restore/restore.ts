@@ -118,6 +118,7 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     if (!fresh) signal?.removeEventListener('abort', stop);
     growAll(job.regions, stored);
     job.onTouched();
+    for (const region of regions) region.heal();
     counts = await fill(job, request, fresh);
   } finally {
     engine.tell({ type: 'restore-ended', session });
@@ -164,7 +165,7 @@ function describe(
   storedBytes: number,
   lazy: boolean,
 ): RestoreRequest['regions'][number] {
-  const written = region.scan(false);
+  const written = union(region.scan(false), region.poisoned());
   const changed = known ? written : union(written, region.populated());
   return {
     name,

@@ -60,6 +60,37 @@ export function range(first: number, count: number): number[] {
   return Array.from({ length: count }, (_, k) => first + k);
 }
 
+/** Pages that `sampleMemory` has, and how many of them hold something. */
+export const SAMPLE_PAGES = 4096;
+export const SAMPLE_STORED = 3000;
+
+/** What `makeSample` stores. */
+export function sampleMemory(): Uint8Array {
+  const memory = new Uint8Array(SAMPLE_PAGES * PAGE);
+  stamp(memory, range(0, SAMPLE_STORED), 1);
+  edit(memory, range(100, 50), 2);
+  return memory;
+}
+
+/** A store whose head, of two checkpoints, is `sampleMemory()` in a region `r`; the second has 50 deltas. */
+export async function makeSample(path: string): Promise<void> {
+  const region = Region.allocate(SAMPLE_PAGES * PAGE);
+  await withCheckpointer(path, { regions: { r: region } }, async (c) => {
+    stamp(region, range(0, SAMPLE_STORED), 1);
+    await c.checkpoint();
+    edit(region, range(100, 50), 2);
+    await c.checkpoint();
+  });
+  region.close();
+}
+
+/** Memory into which the head of such a store is being restored. */
+export async function sampleRestoring(path: string, region: Region = Region.allocate(SAMPLE_PAGES * PAGE)) {
+  const c = await Checkpointer.open(path, { regions: { r: region } });
+  const restoration = await c.restore(undefined, { lazy: true });
+  return { region, c, restoration, bytes: bytesOf(region), missing: () => restoration.stats().lazy!.missingPages };
+}
+
 /** Fails with the pages that differ. */
 export function assertSame(actual: Region | Uint8Array, expected: Uint8Array, what = 'memory'): void {
   const bytes = bytesOf(actual);
