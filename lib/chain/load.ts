@@ -1,4 +1,4 @@
-import { PAGE_SIZE } from '../kernel/addon.js';
+import { addon, PAGE_SIZE } from '../kernel/addon.js';
 import { broken, damaged } from './damage.js';
 import type { Header } from './header.js';
 import { applyLevelTable, decodeLevelTable } from './level-table.js';
@@ -100,8 +100,5 @@ function checkState(table: PageTable, manifest: Manifest): void {
 
 /** What these pages, all of them stored, contribute to the state. */
 export function regionState(region: RegionTable, pages: Uint32Array): bigint {
-  const { crc } = region;
-  const crcs = new Uint32Array(pages.length);
-  for (let k = 0; k < pages.length; k++) crcs[k] = crc[pages[k]!]!;
-  return stateOf(region.number, pages, crcs);
+  return stateOf(region.number, pages, addon().pick(region.crc, pages));
 }

@@ -1,4 +1,4 @@
-import { SEGMENT_PAGES } from '../kernel/addon.js';
+import { addon, SEGMENT_PAGES } from '../kernel/addon.js';
 import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
 import { capacityFor, enlarge, MOST_OLDER, OlderVersions } from './older-versions.js';
@@ -168,19 +168,14 @@ export class RegionTable {
 
   /** The pages that have a stored version, ascending. */
   storedPages(): Uint32Array {
-    const state = this.#state;
-    const pages = new Uint32Array(state.length);
-    let count = 0;
-    for (let page = 0; page < state.length; page++) if ((state[page]! & KIND_MASK) >= Version.full) pages[count++] = page;
-    return pages.subarray(0, count);
+    return addon().pagesOfKind(this.#state, Version.full);
   }
 
   /** While a table is loaded: some page is stored as deltas without the page that they build on. */
   hasOpenDeltas(): boolean {
-    const state = this.#state;
-    for (let page = 0; page < state.length; page++)
-      if ((state[page]! & KIND_MASK) === Version.delta && !this.older.isWhole(page)) return true;
-    return false;
+    return addon()
+      .pagesOfKind(this.#state, Version.delta)
+      .some((page) => !this.older.isWhole(page));
   }
 
   /** Calls `visit` with every version that makes the page, newest first: deltas, then the full one. */

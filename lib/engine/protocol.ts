@@ -293,7 +293,7 @@ export interface Calls {
     target: PlainTarget | null,
   ): { checkpoint: Checkpoint; regions: { name: string; byteLength: number }[] };
   restore(session: number, request: RestoreRequest): { filledPages: number; zeroedPages: number };
-  /** Makes everything that differs missing, and serves it from now on; a `resident` event says when all of it is there. */
+  /** Makes everything that differs missing, adopts, and serves it from now on; a `resident` event says when all of it is there. */
   restoreLazily(session: number, request: RestoreRequest, userFaults: boolean): { filledPages: number; zeroedPages: number };
   /** Resolves when these pages of a region are there. */
   ensureResident(session: number, region: string, firstPage: number, pageCount: number): void;

@@ -228,9 +228,13 @@ const handlers: Handlers = {
     try {
       const counts = await lazy.begin(request, plan.table, base, userFaults);
       session.lazy = lazy;
-      void lazy.run().then(
-        () => emit({ type: 'resident', session: id }),
-        (error) => emit({ type: 'resident', session: id, error: toPlain(error, 'TIDEMARK_DAMAGED') }),
+      adoptPlan(session, plan);
+      // The answer first: filling takes the thread at once.
+      setImmediate(() =>
+        lazy.run().then(
+          () => emit({ type: 'resident', session: id }),
+          (error) => emit({ type: 'resident', session: id, error: toPlain(error, 'TIDEMARK_DAMAGED') }),
+        ),
       );
       return counts;
     } catch (error) {
@@ -246,12 +250,16 @@ const handlers: Handlers = {
 
   adopt(id, uid) {
     const { session } = need(sessions, id, 'checkpointer');
-    const plan = planned(session, uid);
-    session.base = plan.header;
-    session.table = plan.table;
-    endRestore(session);
+    adoptPlan(session, planned(session, uid));
   },
 };
+
+/** The memory descends from what was planned. */
+function adoptPlan(session: Session, { header, table }: NonNullable<Session['restoring']>): void {
+  session.base = header;
+  session.table = table;
+  endRestore(session);
+}
 
 function findAttachment(attachments: readonly StoredAttachment[], name: string): StoredAttachment {
   const found = attachments.find((one) => one.name === name);

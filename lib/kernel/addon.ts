@@ -71,11 +71,11 @@ export interface Addon {
 
   // --- region: lazy restore -----------------------------------------------------------------------------
   /**
-   * Drops the pages `missing` (runs) and has them filled when they are touched: `onFaults` is called in this environment when faults wait that nobody was told of.
+   * Drops `pages` (numbers, ascending) and has them filled when they are touched: `onFaults` is called in this environment when faults wait that nobody was told of.
    * All of the region is clean and armed when it returns. When this environment ends, what is missing is poisoned. `userFaults`: faults of the kernel need
    * not come. Returns the number for `regionEndServing`. Throws ERR_SHARED, ERR_USER_MODE.
    */
-  regionBecomeLazy(id: number, missing: Uint32Array, userFaults: boolean, onFaults: () => void): number;
+  regionBecomeLazy(id: number, pages: Uint32Array, userFaults: boolean, onFaults: () => void): number;
   /** `onFaults` is not called any more, and what is missing is poisoned. Idempotent. */
   regionEndServing(server: number): void;
   /** Missing pages that were touched, each told once. The verbs from here on throw ERR_NOT_LAZY for a region that never was. */
@@ -173,6 +173,12 @@ export interface Addon {
   crc32cPages(bytes: Uint8Array, out: Uint32Array): void;
   /** Sum modulo 2^64 of mix64(region, page, crc) over the pages given; docs/format.md defines it. */
   stateSum(region: number, pages: Uint32Array, crcs: Uint32Array): bigint;
+
+  // --- loops over page tables: a thread that has just started runs them slowly in JavaScript --------------
+  /** The indices, ascending, of the bytes whose low four bits are `least` or more. */
+  pagesOfKind(states: Uint8Array, least: number): Uint32Array;
+  /** `words[index]` for each index. */
+  pick(words: Uint32Array, indices: Uint32Array): Uint32Array;
 
   // --- libraries ------------------------------------------------------------------------------------------
   /** Keeps loaded libraries whose path contains `part` in the process for good (dlopen(3), RTLD_NODELETE); how many. */

@@ -15,8 +15,9 @@ import { groupByExtent, planRegion, type RegionPlan } from './plan.js';
 import { PlanRunner } from './plan-runner.js';
 import { fillPages } from './window.js';
 
-/** Pages that are filled ahead at a time: a fault turns where filling goes on after as many at the latest. */
+/** Pages that are filled ahead at a time: a fault turns where filling goes on after as many at the latest. Few at first, for then faults come, and most of what is run is not compiled yet. */
 const SLICE_PAGES = 2048;
+const FIRST_SLICE_PAGES = 256;
 /** Payloads of extents that are kept, for faults on their neighbours. */
 const PAYLOADS_KEPT = 8;
 /** For the tests. */
@@ -65,6 +66,7 @@ export class LazyRun {
   #reserve: Lent | undefined;
   #pinned = false;
   #total = 0;
+  #slice = FIRST_SLICE_PAGES;
   #ended = false;
   /** Why the first page that could not be restored could not. */
   #failure: unknown;
@@ -97,12 +99,12 @@ export class LazyRun {
       addon().regionZero(native, zeros);
       if (shadow !== null) {
         addon().shadowForget(shadow.shadows, shadow.table, zeros);
-        addon().shadowForget(shadow.shadows, shadow.table, missing);
+        if (region.known) addon().shadowForget(shadow.shadows, shadow.table, toRuns(missing));
       }
       fault('lazy.begin');
       const server = addon().regionBecomeLazy(native, missing, userFaults, () => this.#serve(native));
       this.#regions.push({ request: region, wanted, server, next: 0, poisoned: [] });
-      this.#total += countPages(missing);
+      this.#total += missing.length;
       zeroedPages += countPages(zeros);
     }
     return { filledPages: this.#total, zeroedPages };
@@ -112,6 +114,7 @@ export class LazyRun {
   async run(): Promise<void> {
     try {
       while (this.#urgent.length === 0 && !this.#ended && faulty('lazy.hold')) await setTimeout(HOLD_MS);
+      this.#warmUp();
       for (let work = this.#next(); work !== undefined && !this.#ended; work = this.#next()) {
         await this.#fillSlice(work.region, work.pages);
         this.#watch.onProgress(this.#total - this.#missing(), this.#total);
@@ -146,6 +149,16 @@ export class LazyRun {
     for (const { resolve } of this.#urgent.splice(0)) resolve();
   }
 
+  /** A page is filled as for a fault, before one comes: what that runs is not compiled yet. */
+  #warmUp(): void {
+    for (const region of this.#regions) {
+      const first = missingPages(region, 0, 1)[0];
+      if (first === undefined) continue;
+      this.#supply(region, first, false);
+      return;
+    }
+  }
+
   #checkEnded(): void {
     if (this.#ended) throw new TidemarkError('TIDEMARK_CLOSED', 'the checkpointer was closed while its memory was restored');
   }
@@ -165,8 +178,9 @@ export class LazyRun {
     }
     const order = this.#touched === undefined ? this.#regions : [this.#touched, ...this.#regions];
     for (const region of order) {
-      const pages = missingPages(region, region.next);
+      const pages = missingPages(region, region.next, this.#slice);
       if (pages.length === 0) continue;
+      this.#slice = Math.min(2 * this.#slice, SLICE_PAGES);
       region.next = pages.at(-1)! + 1;
       return { region, pages };
     }
@@ -257,10 +271,10 @@ function missingOf(
   region: RestoreRequest['regions'][number],
   target: PageTable,
   base: PageTable | undefined,
-): { region: RestoreRequest['regions'][number]; wanted: RegionTable; missing: Runs; zeros: Runs } {
+): { region: RestoreRequest['regions'][number]; wanted: RegionTable; missing: Uint32Array; zeros: Runs } {
   const wanted = target.regions.get(region.name);
   if (wanted !== undefined && !region.known && region.changed.length === 0)
-    return { region, wanted, missing: toRuns(wanted.storedPages()), zeros: new Uint32Array(0) };
+    return { region, wanted, missing: wanted.storedPages(), zeros: new Uint32Array(0) };
   const plan = planRegion(region, target, base);
   const pages = new Uint32Array(plan.fills);
   pages.set(plan.assembled);
@@ -269,7 +283,7 @@ function missingOf(
     pages.set(use.pages, at);
     at += use.pages.length;
   }
-  return { region, wanted: plan.wanted, missing: toRuns(pages.sort()), zeros: plan.zeros };
+  return { region, wanted: plan.wanted, missing: pages.sort(), zeros: plan.zeros };
 }
 
 function slicePlan({ request, wanted }: LazyRegion, pages: Uint32Array): RegionPlan {

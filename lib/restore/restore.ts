@@ -107,7 +107,7 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     phase: 'check',
     regions: stored.map(({ name, byteLength }) => describe(name, job.regions.get(name)!, byteLength, lazy !== undefined)),
   };
-  const fresh = [...job.regions.values()].every(({ region, known }) => !known && region.populated().length === 0);
+  const fresh = request.regions.every(({ known, changed }) => !known && changed.length === 0);
   const stop = (): void => engine.tell({ type: 'abort-restore', session });
   signal?.addEventListener('abort', stop);
   let counts: { filledPages: number; zeroedPages: number };
@@ -118,7 +118,7 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     if (!fresh) signal?.removeEventListener('abort', stop);
     growAll(job.regions, stored);
     job.onTouched();
-    for (const region of regions) region.heal();
+    for (const region of regions) region.beginFill();
     counts = await fill(job, request, fresh);
   } finally {
     engine.tell({ type: 'restore-ended', session });
@@ -202,10 +202,8 @@ async function fill(
   const regions = request.regions.map((region) => ({ ...region, native: job.regions.get(region.name)!.region.nativeId }));
   try {
     const filled: RestoreRequest = { ...request, regions, phase: 'fill' };
-    const counts =
-      job.lazy === undefined
-        ? await job.engine.call('restore', job.session, filled)
-        : await job.engine.call('restoreLazily', job.session, filled, job.lazy.userFaults);
+    if (job.lazy !== undefined) return await job.engine.call('restoreLazily', job.session, filled, job.lazy.userFaults);
+    const counts = await job.engine.call('restore', job.session, filled);
     await job.engine.call('adopt', job.session, request.uid);
     return counts;
   } catch (cause) {

@@ -12,7 +12,7 @@ import { type Results, times } from './support/report.js';
  * a peer measured in the same run. Text on stdout, and in the folder: the same text, JSON, and plots as SVG.
  * `npm run bench -- deltas [options]`: the parameters of deltas.
  */
-const SUITES = ['capture', 'store', 'deltas', 'restore', 'precopy', 'memory', 'programs', 'peers', 'growth', 'frames'];
+const SUITES = ['capture', 'store', 'deltas', 'restore', 'lazy', 'precopy', 'memory', 'programs', 'peers', 'growth', 'frames'];
 
 if (process.argv[2] === 'deltas') {
   process.argv.splice(2, 1);

@@ -1,5 +1,6 @@
 // zstd decompression and UFFDIO_COPY on all threads, without the library: what a restore into fresh memory cannot be faster than.
 // Usage: restore-limit FRAMES THREADS; FRAMES has frames of 64 KiB of memory, each behind its length (32 bits). Prints one line of JSON, in milliseconds.
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -8,6 +9,9 @@
 #include "zstd.h"
 
 constexpr size_t kFrame = 65536;
+/** Frames in an extent, and how many extents are tried. */
+constexpr size_t kExtentFrames = 16;
+constexpr size_t kExtents = 200;
 
 int main(int argc, char** argv) {
   check(argc == 3, "usage");
@@ -46,5 +50,28 @@ int main(int argc, char** argv) {
   const double both = measure(true, true);
   const double decompress = measure(true, false);
   const double fill = measure(false, true);
-  printf("{\"both\":%.4f,\"decompress\":%.4f,\"fill\":%.4f}\n", both, decompress, fill);
+  printf("{\"both\":%.4f,\"decompress\":%.4f,\"fill\":%.4f,\"extents\":[", both, decompress, fill);
+  // One extent after the other, at random: what a fault is compared with.
+  const size_t extents = frames.size() / kExtentFrames;
+  uint8_t* memory = map(bytes);
+  const WriteFaults faults(memory, bytes);
+  faults.arm();
+  ZSTD_DCtx* context = ZSTD_createDCtx();
+  std::vector<uint8_t> pages(kExtentFrames * kFrame, 1);
+  std::vector<size_t> order(extents);
+  for (size_t k = 0; k < extents; k++) order[k] = k;
+  uint32_t seed = 7;
+  for (size_t k = 0; k < std::min<size_t>(extents, kExtents); k++) {
+    seed = seed * 1664525 + 1013904223;
+    std::swap(order[k], order[k + seed % (extents - k)]);
+    const auto start = Clock::now();
+    for (size_t j = 0; j < kExtentFrames; j++) {
+      const std::vector<uint8_t>& frame = frames[order[k] * kExtentFrames + j];
+      check(ZSTD_decompressDCtx(context, pages.data() + j * kFrame, kFrame, frame.data(), frame.size()) == kFrame, "ZSTD_decompressDCtx");
+    }
+    faults.fill(order[k] * kExtentFrames * kFrame, pages.data(), kExtentFrames * kFrame);
+    printf("%s%.4f", k == 0 ? "" : ",", since(start));
+  }
+  ZSTD_freeDCtx(context);
+  printf("]}\n");
 }

@@ -100,6 +100,8 @@ export interface RestoreTimes {
   both: number;
   decompress: number;
   fill: number;
+  /** Of one extent after the other, on one thread: decompressed and filled. */
+  extents: number[];
 }
 
 /** zstd decompression and UFFDIO_COPY of memory, on all threads, in C++. */
