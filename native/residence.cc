@@ -13,6 +13,8 @@ namespace tidemark {
 namespace {
 /** Pages copied while the gate is held: an event waits no longer than for these. */
 constexpr uint32_t kAtOnce = 64;
+/** Touched pages that are remembered. */
+constexpr size_t kMostTouched = 1 << 20;
 alignas(kPageSize) const uint8_t kZeroPage[kPageSize] = {};
 
 void append(Runs& runs, uint32_t number) {
@@ -214,6 +216,7 @@ void Residence::onFault(uint32_t number) {
   if (!waiting_.emplace(number, Clock::now()).second) return;
   faultCount_++;
   faults_.push_back(number);
+  if (touched_.size() < kMostTouched) touched_.push_back(number);
 }
 
 void Residence::onRemove(uint64_t from, uint64_t to) {
@@ -256,6 +259,33 @@ int Residence::answerHole(uint32_t number) {
 std::vector<uint32_t> Residence::takeFaults() {
   const std::lock_guard<std::mutex> guard(mutex_);
   return std::exchange(faults_, {});
+}
+
+void Residence::expect(std::vector<uint32_t> pages) {
+  const std::lock_guard<std::mutex> guard(mutex_);
+  expected_ = std::move(pages);
+}
+
+std::vector<uint32_t> Residence::touched(size_t most) const {
+  const std::lock_guard<std::mutex> guard(mutex_);
+  std::vector<bool> seen(pageCount_);
+  std::vector<uint32_t> result;
+  for (const std::vector<uint32_t>* part : {&expected_, &touched_}) {
+    for (const uint32_t number : *part) {
+      if (number >= pageCount_ || seen[number] || result.size() >= most) continue;
+      seen[number] = true;
+      result.push_back(number);
+    }
+  }
+  return result;
+}
+
+std::vector<uint32_t> Residence::stillMissing(const std::vector<uint32_t>& pages) const {
+  std::vector<uint32_t> result;
+  for (const uint32_t number : pages) {
+    if (number < pageCount_ && states_[number] == kMissing) result.push_back(number);
+  }
+  return result;
 }
 
 std::vector<uint32_t> Residence::missing(uint32_t from, size_t most) const {

@@ -52,6 +52,12 @@ class Residence {
 
   /** Pages that were touched and are missing, each told once. */
   std::vector<uint32_t> takeFaults();
+  /** Pages that are likely to be touched, in that order: `touched` begins with them. */
+  void expect(std::vector<uint32_t> pages);
+  /** Pages in the order in which they were first touched, those expected first; up to `most`. What was there before it was touched is not among them, unless it was expected. */
+  std::vector<uint32_t> touched(size_t most) const;
+  /** Those of the pages that are missing. */
+  std::vector<uint32_t> stillMissing(const std::vector<uint32_t>& pages) const;
   /** Missing pages, ascending from `from` on, and from the start where there are too few; up to `most`. */
   std::vector<uint32_t> missing(uint32_t from, size_t most) const;
   /** Missing and poisoned pages. */
@@ -99,6 +105,8 @@ class Residence {
   /** Guards what follows. Taken last. */
   mutable std::mutex mutex_;
   std::vector<uint32_t> faults_;
+  std::vector<uint32_t> expected_;
+  std::vector<uint32_t> touched_;
   std::unordered_map<uint32_t, Clock::time_point> waiting_;
   uint64_t faultCount_ = 0;
   uint64_t byFault_ = 0;

@@ -119,6 +119,22 @@ Napi::Value regionMissing(const Napi::CallbackInfo& info) {
   return toArray(info.Env(), residenceOf(args)->missing(from, most));
 }
 
+Napi::Value regionExpect(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  residenceOf(args)->expect(args.uint32s(1, "pages"));
+  return info.Env().Undefined();
+}
+
+Napi::Value regionTouched(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  return toArray(info.Env(), residenceOf(args)->touched(args.integer(1, "most", UINT32_MAX)));
+}
+
+Napi::Value regionStillMissing(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  return toArray(info.Env(), residenceOf(args)->stillMissing(args.uint32s(1, "pages")));
+}
+
 Napi::Value regionSupply(const Napi::CallbackInfo& info) {
   const Args args(info);
   const std::shared_ptr<Region> region = Region::find(args.id(0));
@@ -181,6 +197,9 @@ void defineResidence(Napi::Object exports) {
   define<regionEndServing>(exports, "regionEndServing");
   define<regionFaults>(exports, "regionFaults");
   define<regionMissing>(exports, "regionMissing");
+  define<regionExpect>(exports, "regionExpect");
+  define<regionTouched>(exports, "regionTouched");
+  define<regionStillMissing>(exports, "regionStillMissing");
   define<regionSupply>(exports, "regionSupply");
   define<regionPoison>(exports, "regionPoison");
   define<regionPoisoned>(exports, "regionPoisoned");

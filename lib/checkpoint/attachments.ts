@@ -1,6 +1,7 @@
 import type { CheckpointAttachment } from '../chain/header.js';
 import { digestOf } from '../chain/read-pages.js';
 import { isName } from '../options.js';
+import { WORKING_SET } from '../restore/working-set.js';
 
 /** An attachment of a call of `checkpoint`. */
 export interface Attachment {
@@ -25,6 +26,7 @@ export function checkAttachments(value: unknown): Map<string, Uint8Array> {
   const checked = new Map<string, Uint8Array>();
   for (const [name, bytes] of Object.entries(value)) {
     isName('attachment name', name);
+    if (name === WORKING_SET) throw new RangeError(`attachments.${name}: tidemark uses this name itself`);
     if (!(bytes instanceof Uint8Array)) throw new TypeError(`attachments.${name} must be a Uint8Array`);
     if (bytes.length > MAX_BYTES) throw new RangeError(`attachments.${name} must be at most 1 GiB, not ${bytes.length} bytes`);
     checked.set(name, bytes);

@@ -7,7 +7,9 @@ import { RegionShadow } from '../engine/shadows.js';
 import { abortedBy, TidemarkError } from '../errors.js';
 import { isName, isOptions, isSignal, option } from '../options.js';
 import { Region } from '../region/region.js';
+import type { Residency } from '../restore/lazy.js';
 import { type Restoration, restoreRegions } from '../restore/restore.js';
+import { WORKING_SET } from '../restore/working-set.js';
 import { commonLineage, Members } from './members.js';
 import {
   type Checked,
@@ -41,6 +43,8 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
   #restoring = 0;
   /** Settles when the pages of the lazy restore that was last called are there, or some cannot be had. */
   #resident: Promise<void> = Promise.resolve();
+  /** Of the last restore. */
+  #residency: Residency | undefined;
   #closing: Promise<void> | undefined;
 
   private constructor(
@@ -293,6 +297,8 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
     const checked = checkCheckpoint(options, this.#options, this.#members.all);
     this.#usable(this.#closedError());
     this.#notRestoring();
+    const touched = this.#options.workingSet ? this.#residency?.workingSet() : undefined;
+    if (touched !== undefined) checked.attachments.set(WORKING_SET, touched);
     return checked;
   }
 
@@ -330,6 +336,9 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
         fingerprint: this.#options.fingerprint,
         signal,
         lazy: resident === undefined ? undefined : { userFaults, resident },
+        onRestored: (residency) => {
+          this.#residency = residency;
+        },
         onTouched: () => {
           touched = true;
           for (const member of members) {

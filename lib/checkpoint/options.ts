@@ -23,6 +23,11 @@ export interface CheckpointerOptions<N extends string = string> {
    * Default: true.
    */
   deltas?: boolean;
+  /**
+   * Store with each checkpoint that follows a lazy restore in which order pages were first touched after that (as the attachment `tidemark.working-set`; by reference while it is the same). The next lazy
+   * restore fills these first, in that order. Up to 65,536 pages. Default: false.
+   */
+  workingSet?: boolean;
   /** Of the program that gives the memory its meaning; a restore of a checkpoint with another one is refused. */
   fingerprint?: string;
   /** Allow a full checkpoint on a branch that has history but was not restored. Default: false. */
@@ -75,7 +80,17 @@ export interface RestoreOptions<N extends string = string> {
 }
 
 const METADATA_BYTES = 64 << 10;
-const OPTIONS = ['regions', 'branch', 'durability', 'compressionLevel', 'deltas', 'fingerprint', 'startOver', 'engine'];
+const OPTIONS = [
+  'regions',
+  'branch',
+  'durability',
+  'compressionLevel',
+  'deltas',
+  'workingSet',
+  'fingerprint',
+  'startOver',
+  'engine',
+];
 const DURABILITIES = ['sync', 'relaxed'] as const;
 
 /** Options of a checkpointer, checked and with their defaults. */
@@ -85,6 +100,7 @@ export interface Checked<N extends string> {
   durability: 'sync' | 'relaxed';
   level: number;
   deltas: boolean;
+  workingSet: boolean;
   fingerprint: string | undefined;
   startOver: boolean;
   /** For the store that is opened by path. */
@@ -117,6 +133,7 @@ export function checkOptions<N extends string>(store: unknown, options: Checkpoi
     durability: option(options.durability, (value) => oneOf('durability', value, DURABILITIES)) ?? 'sync',
     level: option(options.compressionLevel, (value) => isNumber('compressionLevel', value, -7, 19)) ?? 1,
     deltas: option(options.deltas, (value) => isBoolean('deltas', value)) ?? true,
+    workingSet: option(options.workingSet, (value) => isBoolean('workingSet', value)) ?? false,
     fingerprint: option(options.fingerprint, (value) => isString('fingerprint', value)),
     startOver: option(options.startOver, (value) => isBoolean('startOver', value)) ?? false,
     engine: engine === undefined ? {} : { engine },

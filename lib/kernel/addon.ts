@@ -82,6 +82,12 @@ export interface Addon {
   regionFaults(id: number): Uint32Array;
   /** Missing pages, ascending from `fromPage` on, and from the start where there is none; up to `most`. */
   regionMissing(id: number, fromPage: number, most: number): Uint32Array;
+  /** Those of the pages (numbers) that are missing. */
+  regionStillMissing(id: number, pages: Uint32Array): Uint32Array;
+  /** Pages that are likely to be touched, in that order; what `regionTouched` gives begins with them. */
+  regionExpect(id: number, pages: Uint32Array): void;
+  /** Pages that were missing when they were touched, in that order, none twice; up to `most`. */
+  regionTouched(id: number, most: number): Uint32Array;
   /**
    * Fills those of `pages` (ascending) that are missing, page k from `source[k * 4096]`, and puts their shadows in place before (`shadows` 0: none; `table`, `crcs`, `depths` as in
    * `shadowPut`). Returns how many. From any thread.

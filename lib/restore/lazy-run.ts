@@ -3,7 +3,9 @@ import { pageList, readPagesNow } from '../chain/assembly.js';
 import { damaged } from '../chain/damage.js';
 import { FRAME_PAGES } from '../chain/extent.js';
 import type { Log } from '../chain/log.js';
+import type { StoredAttachment } from '../chain/manifest.js';
 import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
+import { readAttachment } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
 import { countPages, type Runs, toRuns } from '../chain/runs.js';
 import type { CodecPorts, Lent } from '../engine/codec-ports.js';
@@ -14,6 +16,7 @@ import { addon } from '../kernel/addon.js';
 import { groupByExtent, planRegion, type RegionPlan } from './plan.js';
 import { PlanRunner } from './plan-runner.js';
 import { fillPages } from './window.js';
+import { decodeWorkingSet, WORKING_SET, type WorkingSet } from './working-set.js';
 
 /** Pages that are filled ahead at a time: a fault turns where filling goes on after as many at the latest. Few at first, for then faults come, and most of what is run is not compiled yet. */
 const SLICE_PAGES = 2048;
@@ -34,6 +37,12 @@ interface LazyRegion {
   next: number;
   /** Pages that could not be restored. */
   readonly poisoned: number[];
+}
+
+/** Pages to be filled. */
+interface Slice {
+  region: LazyRegion;
+  pages: Uint32Array;
 }
 
 /** Pages that somebody waits for. */
@@ -61,6 +70,9 @@ export class LazyRun {
   readonly #regions: LazyRegion[] = [];
   readonly #payloads = new Map<number, Uint8Array>();
   readonly #urgent: Urgent[] = [];
+  /** Pages that were touched after a restore before this one, some at a time, in that order. */
+  readonly #expected: Slice[] = [];
+  #attachments: readonly StoredAttachment[] = [];
   /** The region of the last fault. */
   #touched: LazyRegion | undefined;
   #reserve: Lent | undefined;
@@ -89,6 +101,7 @@ export class LazyRun {
     userFaults: boolean,
   ): Promise<{ filledPages: number; zeroedPages: number }> {
     const plans = request.regions.map((region) => missingOf(region, target, base));
+    this.#attachments = target.attachments;
     // Before the log is pinned: what is in staging may wait for the log to be reopened.
     if (target.olderVersions > 0) this.#reserve = await this.#codecs.reserve(() => this.#checkEnded());
     await this.#log.pin();
@@ -113,9 +126,11 @@ export class LazyRun {
   /** Fills what nobody asks for. @throws what names the pages that could not be restored, when all others are there */
   async run(): Promise<void> {
     try {
-      while (this.#urgent.length === 0 && !this.#ended && faulty('lazy.hold')) await setTimeout(HOLD_MS);
       this.#warmUp();
-      for (let work = this.#next(); work !== undefined && !this.#ended; work = this.#next()) {
+      await this.#expect();
+      while (!this.#ended) {
+        const work = this.#wanted() ?? (await this.#rest());
+        if (work === undefined) break;
         await this.#fillSlice(work.region, work.pages);
         this.#watch.onProgress(this.#total - this.#missing(), this.#total);
       }
@@ -159,6 +174,24 @@ export class LazyRun {
     }
   }
 
+  /** What was touched first after an earlier restore comes first. It is a hint: without it everything comes, too. */
+  async #expect(): Promise<void> {
+    const stored = this.#attachments.find(({ name }) => name === WORKING_SET);
+    if (stored === undefined) return;
+    let order: WorkingSet;
+    try {
+      order = decodeWorkingSet(await readAttachment(this.#log, stored));
+    } catch {
+      return;
+    }
+    for (const region of this.#regions) {
+      const pages = order.get(region.wanted.name) ?? new Uint32Array(0);
+      whileOpen(() => addon().regionExpect(region.request.native, pages));
+      for (let k = 0; k < pages.length; k += FIRST_SLICE_PAGES)
+        this.#expected.push({ region, pages: pages.subarray(k, k + FIRST_SLICE_PAGES) });
+    }
+  }
+
   #checkEnded(): void {
     if (this.#ended) throw new TidemarkError('TIDEMARK_CLOSED', 'the checkpointer was closed while its memory was restored');
   }
@@ -167,14 +200,29 @@ export class LazyRun {
     return this.#regions.reduce((sum, { request }) => sum + (residence(request.native)?.missing ?? 0), 0);
   }
 
-  /** What is to be filled next: what somebody has asked for, then from the last fault on, then whatever there is. */
-  #next(): { region: LazyRegion; pages: Uint32Array } | undefined {
+  /** What comes before the rest: what somebody has asked for, then what was touched first an earlier time. */
+  #wanted(): Slice | undefined {
     for (let urgent = this.#urgent[0]; urgent !== undefined; urgent = this.#urgent[0]) {
       const { region, first, end } = urgent;
       const pages = missingPages(region, first).filter((page) => page >= first && page < end);
       if (pages.length > 0) return { region, pages };
       this.#urgent.shift();
       urgent.resolve();
+    }
+    for (let some = this.#expected.shift(); some !== undefined; some = this.#expected.shift()) {
+      const { region, pages } = some;
+      const missing = whileOpen(() => addon().regionStillMissing(region.request.native, pages)) ?? new Uint32Array(0);
+      if (missing.length > 0) return { region, pages: missing.sort() };
+    }
+    return undefined;
+  }
+
+  /** From the last fault on, then whatever there is. */
+  async #rest(): Promise<Slice | undefined> {
+    while (faulty('lazy.hold') && !this.#ended) {
+      await setTimeout(HOLD_MS);
+      const wanted = this.#wanted();
+      if (wanted !== undefined) return wanted;
     }
     const order = this.#touched === undefined ? this.#regions : [this.#touched, ...this.#regions];
     for (const region of order) {

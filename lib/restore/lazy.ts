@@ -3,6 +3,7 @@ import { TidemarkError } from '../errors.js';
 import { addon, PAGE_SIZE } from '../kernel/addon.js';
 import { capabilities } from '../kernel/capabilities.js';
 import type { Region } from '../region/region.js';
+import { encodeWorkingSet, WORKING_SET_PAGES } from './working-set.js';
 
 /** How the pages of a lazy restore have come so far. */
 export interface LazyStats {
@@ -44,6 +45,8 @@ export class Residency {
   readonly #isLazy: boolean;
   /** As they were when all pages were there. */
   #last: LazyStats | undefined;
+  /** As it was last asked for: it only grows. */
+  #workingSet: { count: number; bytes: Uint8Array } | undefined;
 
   /** @param resident settles when all pages are there, or some cannot be had; undefined: they are */
   constructor(engine: Engine, session: number, regions: readonly LazyRegionInput[], resident: Promise<void> | undefined) {
@@ -82,6 +85,26 @@ export class Residency {
       filledByFault: sum((one) => one.byFault),
       filledAhead: sum((one) => one.ahead),
     };
+  }
+
+  /** The order in which pages were first touched, to be stored with a checkpoint; undefined where none is known. */
+  workingSet(): Uint8Array | undefined {
+    if (!this.#isLazy) return undefined;
+    let left = WORKING_SET_PAGES;
+    const touched = new Map<string, Uint32Array>();
+    for (const { name, native } of this.#regions) {
+      try {
+        const pages = addon().regionTouched(native, left);
+        left -= pages.length;
+        touched.set(name, pages);
+      } catch {
+        // It was closed.
+      }
+    }
+    if (left === WORKING_SET_PAGES) return undefined;
+    const count = WORKING_SET_PAGES - left;
+    if (this.#workingSet?.count !== count) this.#workingSet = { count, bytes: encodeWorkingSet(touched) };
+    return this.#workingSet.bytes;
   }
 
   /** @throws {TidemarkError} `TIDEMARK_NOT_FOUND`, `TIDEMARK_DAMAGED`, `TIDEMARK_CLOSED` */

@@ -71,6 +71,8 @@ interface RestoreJob {
   lazy: LazyOptions | undefined;
   /** The first page is about to be changed. */
   onTouched(): void;
+  /** It has succeeded. */
+  onRestored(residency: Residency): void;
 }
 
 /** How a restore is lazy. */
@@ -127,6 +129,7 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
   for (const region of regions) region.settle();
   const inputs = stored.map(({ name }) => ({ name, region: job.regions.get(name)!.region }));
   const residency = new Residency(engine, session, inputs, lazy?.resident);
+  job.onRestored(residency);
   const ms = performance.now() - started;
   return {
     checkpoint,

@@ -174,13 +174,13 @@ describe('a lazy restore that cannot restore everything', () => {
         const page = (number: number) => bytes.subarray(number * kit.PAGE, (number + 1) * kit.PAGE);
         const codes: string[] = [];
         // All threads of the pool at once; the third fault ends the storage thread.
-        await file.write(page(10));
+        await file.write(page(30));
         await file.write(page(500));
         const all = Array.from({ length: 12 }, (_, k) => kit.outcome(file.write(page(1000 + k * 50))));
         codes.push(...(await Promise.all(all)));
         const done = await kit.outcome(restoration.done);
         const again = await kit.outcome(file.write(page(2900)));
-        const kept = Buffer.compare(page(10), kit.sampleMemory().subarray(10 * kit.PAGE, 11 * kit.PAGE));
+        const kept = Buffer.compare(page(30), kit.sampleMemory().subarray(30 * kit.PAGE, 31 * kit.PAGE));
         const zero = await kit.outcome(file.write(page(4000)));
         const taken = await kit.outcome(c.checkpoint());
         await file.close();
@@ -212,7 +212,7 @@ describe('a lazy restore that cannot restore everything', () => {
           restoration.done.catch(() => {});
           const bytes = kit.bytesOf(region);
           const file = await kit.fs.promises.open(`${path}-file`, 'w');
-          const all = Array.from({ length: 12 }, (_, k) => kit.outcome(file.write(bytes, k * 100 * kit.PAGE, kit.PAGE)));
+          const all = Array.from({ length: 12 }, (_, k) => kit.outcome(file.write(bytes, (k + 1) * 100 * kit.PAGE, kit.PAGE)));
           // One of the pool's threads waits for the page, the others for the lock that it holds on the file.
           while (restoration.stats().lazy!.faults === 0) await new Promise((resolve) => setTimeout(resolve, 5));
           if (how === 'process.exit(0)') {
