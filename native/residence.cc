@@ -85,8 +85,10 @@ size_t Residence::supply(const uint8_t* source, const std::vector<uint32_t>& pag
 }
 
 void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t count, bool byFault) {
+  uint32_t most = count;
   for (uint32_t done = 0; done < count;) {
     int error = 0;
+    uint32_t tried = 0;
     {
       const auto hold = pass();
       // Dropped or poisoned meanwhile: not ours any more.
@@ -95,7 +97,8 @@ void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t coun
         continue;
       }
       uint32_t end = done + 1;
-      while (end < count && states_[first + end] == kFilling) end++;
+      while (end < count && end - done < most && states_[first + end] == kFilling) end++;
+      tried = end - done;
       const size_t copied = userfault_->tryCopy(page(first + done), source + static_cast<size_t>(done) * kPageSize, (end - done) * kPageSize, true, error);
       const auto filled = static_cast<uint32_t>(copied / kPageSize);
       for (uint32_t k = 0; k < filled; k++) set(first + done + k, kPlain);
@@ -110,6 +113,8 @@ void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t coun
       }
     }
     if (error == EAGAIN || error == EINTR) readEvents();
+    // They lie in several mappings, which one call does not take.
+    else if (error == ENOENT && tried > 1) most = 1;
     // ENOENT: nothing of ours is mapped there any more, so nobody can wait for it.
     else if (error == ENOENT || error == ESRCH) set(first + done++, kPlain);
     else if (error != 0) throw SystemError(error, "ioctl(UFFDIO_COPY)");
@@ -133,8 +138,10 @@ void Residence::noteFilled(uint32_t first, uint32_t count, bool byFault) {
 
 void Residence::poison(const Runs& pages) {
   for (const Run& run : pages) {
+    uint32_t most = run.count;
     for (uint32_t k = 0; k < run.count;) {
       int error = 0;
+      uint32_t tried = 0;
       {
         const auto hold = passAlone();
         const auto isOurs = [&](uint32_t at) { return at < run.count && run.first + at < pageCount_ && (states_[run.first + at] == kMissing || states_[run.first + at] == kFilling); };
@@ -143,12 +150,16 @@ void Residence::poison(const Runs& pages) {
           continue;
         }
         uint32_t end = k + 1;
-        while (isOurs(end)) end++;
+        while (end - k < most && isOurs(end)) end++;
+        tried = end - k;
         error = poisonRun(run.first + k, end - k);
         if (error == 0) k = end;
       }
       if (error == EAGAIN || error == EINTR) {
         readEvents();
+      } else if (error == ENOENT && tried > 1) {
+        // They lie in several mappings, which one call does not take.
+        most = 1;
       } else if (error != 0) {
         // The memory is not there, or not ours, any more.
         set(run.first + k++, kPlain);
