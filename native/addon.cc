@@ -9,6 +9,8 @@ Napi::Object initialise(Napi::Env, Napi::Object exports) {
   tidemark::defineRing(exports);
   tidemark::defineShadow(exports);
   tidemark::defineMisc(exports);
+  tidemark::defineUserfaultfd(exports);
+  tidemark::defineUserfaultfdTests(exports);
   return exports;
 }
 }  // namespace

@@ -9,5 +9,7 @@ void defineResidence(Napi::Object exports);
 void defineRing(Napi::Object exports);
 void defineShadow(Napi::Object exports);
 void defineMisc(Napi::Object exports);
+void defineUserfaultfd(Napi::Object exports);
+void defineUserfaultfdTests(Napi::Object exports);
 
 }  // namespace tidemark

@@ -1,6 +1,6 @@
 #pragma once
-// The kernel's interface as of Linux 6.8. Debian 12 ships the headers of 6.1, which predate WP_UNPOPULATED, POISON, WP_ASYNC
-// and PAGEMAP_SCAN; every definition here steps aside for a newer header.
+// The kernel's interface as of Linux 6.8. Debian 12 ships the headers of 6.1, which predate WP_UNPOPULATED, POISON, WP_ASYNC, MOVE and
+// PAGEMAP_SCAN; every definition here steps aside for a newer header.
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -20,19 +20,40 @@
 #ifndef UFFD_FEATURE_WP_UNPOPULATED
 #define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
 #endif
+#ifndef UFFD_FEATURE_POISON
+#define UFFD_FEATURE_POISON (1 << 14)
+#endif
 #ifndef UFFD_FEATURE_WP_ASYNC
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
 #endif
-
-#ifndef UFFD_FEATURE_POISON
-#define UFFD_FEATURE_POISON (1 << 14)
+#ifndef UFFD_FEATURE_MOVE
+#define UFFD_FEATURE_MOVE (1 << 16)
+#endif
+#ifndef UFFDIO_CONTINUE_MODE_WP
+#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
+#endif
+#ifndef UFFDIO_MOVE
+#define _UFFDIO_MOVE (0x05)
+#define UFFDIO_MOVE _IOWR(UFFDIO, _UFFDIO_MOVE, struct uffdio_move)
+#define UFFDIO_MOVE_MODE_DONTWAKE ((__u64)1 << 0)
+#define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((__u64)1 << 1)
+struct uffdio_move {
+  __u64 dst;
+  __u64 src;
+  __u64 len;
+  __u64 mode;
+  __s64 move;
+};
+#endif
+#ifndef UFFDIO_POISON
 #define _UFFDIO_POISON (0x08)
+#define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
+#define UFFDIO_POISON_MODE_DONTWAKE ((__u64)1 << 0)
 struct uffdio_poison {
   struct uffdio_range range;
   __u64 mode;
   __s64 updated;
 };
-#define UFFDIO_POISON _IOWR(UFFDIO, _UFFDIO_POISON, struct uffdio_poison)
 #endif
 
 #ifndef MADV_POPULATE_WRITE

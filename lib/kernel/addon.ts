@@ -196,6 +196,115 @@ export interface Addon {
   storeUnlock(id: number): void;
   /** fdatasync(2) on every `*.log` file in `folder`, then fsync of the folder; the number of files. A file that vanishes meanwhile is in a synced table. Blocks. */
   syncLogs(folder: string): number;
+
+  // --- userfaultfd: the low-level door (lib/userfaultfd) ------------------------------------------------------
+  /** A descriptor from /dev/userfaultfd or userfaultfd(2), with UFFDIO_API done. `features`: UFFD_FEATURE_* bits. Closed by itself when the environment ends. */
+  uffdOpen(device: boolean, userModeOnly: boolean, features: number, keepForks: boolean, poisonAtClose: boolean): UffdOpened;
+  /** The same answer from a throw-away descriptor; `id` is 0. */
+  uffdOffered(device: boolean, userModeOnly: boolean): UffdOpened;
+  /** Ends all registrations; waits for operations of other threads. Idempotent. */
+  uffdClose(id: number): void;
+  /** UFFDIO_REGISTER. The same memory again keeps its range; other memory that overlaps one is a RangeError. ERR_UNALIGNED. */
+  uffdRegister(id: number, view: Uint8Array, mode: number): UffdRange;
+  uffdUnregister(id: number, range: number, view: Uint8Array): void;
+  /** The memory of the range is gone: the kernel is not asked. */
+  uffdForget(id: number, range: number): void;
+  /** All ranges; of a fork's object, those of its parent. */
+  uffdRanges(id: number): UffdRange[];
+  /**
+   * The ioctls on parts of a range, one call to the kernel each, never repeated. `view` is the range's memory (undefined for a fork's object, whose memory is in another process).
+   * A RangeError outside the range or its pages, ERR_MOVED; what the kernel refuses is a value.
+   */
+  uffdWake(id: number, range: number, view: Uint8Array | undefined, byteOffset: number, byteLength: number, mode: 0): UffdOutcome;
+  uffdCopy(
+    id: number,
+    range: number,
+    view: Uint8Array | undefined,
+    byteOffset: number,
+    source: Uint8Array,
+    mode: number,
+  ): UffdOutcome;
+  uffdMove(
+    id: number,
+    range: number,
+    view: Uint8Array | undefined,
+    byteOffset: number,
+    source: Uint8Array,
+    mode: number,
+  ): UffdOutcome;
+  uffdZeropage(
+    id: number,
+    range: number,
+    view: Uint8Array | undefined,
+    byteOffset: number,
+    byteLength: number,
+    mode: number,
+  ): UffdOutcome;
+  uffdWriteProtect(
+    id: number,
+    range: number,
+    view: Uint8Array | undefined,
+    byteOffset: number,
+    byteLength: number,
+    mode: number,
+  ): UffdOutcome;
+  uffdContinue(
+    id: number,
+    range: number,
+    view: Uint8Array | undefined,
+    byteOffset: number,
+    byteLength: number,
+    mode: number,
+  ): UffdOutcome;
+  uffdPoison(
+    id: number,
+    range: number,
+    view: Uint8Array | undefined,
+    byteOffset: number,
+    byteLength: number,
+    mode: number,
+  ): UffdOutcome;
+  /** Starts the thread that reads events. `callback` runs when there is something to take; it does not keep the environment alive. Once for an object. */
+  uffdListen(id: number, callback: () => void): void;
+  uffdKeepAlive(id: number, on: boolean): void;
+  /** Events as ten numbers each: type, flags, thread, range (0: none known), byteOffset, byteLength, exact offset, range and offset where it was moved to, object of a fork (0: closed). */
+  uffdTake(id: number): Float64Array;
+  /** For the tests: a memfd, mapped twice. `hugePages`: of hugetlbfs, 2 MiB. */
+  uffdMapTwice(byteLength: number, hugePages: boolean): [ArrayBuffer, ArrayBuffer];
+  /** For the tests: MADV_DONTNEED, or MADV_REMOVE with `punch`. */
+  uffdDrop(view: Uint8Array, punch: boolean): void;
+  /** For the tests: mremap(2) of pages to where `to` is, with MREMAP_DONTUNMAP: both stay mapped. */
+  uffdRemap(from: Uint8Array, to: Uint8Array): void;
+  /** For the tests: maps fresh memory over the view. */
+  uffdRenew(view: Uint8Array): void;
+  /** For the tests: fork(2); the child reads the first byte of `view` and ends with it as its exit code. Gives its pid. */
+  uffdFork(view: Uint8Array): number;
+  /** For the tests: the exit code of a child, or its signal as a negative number; undefined while it runs. */
+  uffdReap(pid: number): number | undefined;
+}
+
+export interface UffdOpened {
+  id: number;
+  /** Numbers of the UFFD_FEATURE_* bits that the kernel has. */
+  features: number[];
+  /** Numbers of the ioctls. */
+  ioctls: number[];
+}
+
+export interface UffdRange {
+  range: number;
+  byteLength: number;
+  /** UFFDIO_REGISTER_MODE_* bits that it has now. */
+  mode: number;
+  pageSize: number;
+  ioctls: number[];
+}
+
+export interface UffdOutcome {
+  /** What is done, from the beginning. */
+  byteLength: number;
+  /** The name of the errno, null: all is done. */
+  error: string | null;
 }
 
 /** Faults and pages of a lazy restore since it began; waits in microseconds. */

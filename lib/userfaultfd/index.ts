@@ -1,0 +1,15 @@
+/** The low-level door: linux/userfaultfd.h for JavaScript. `docs/userfaultfd.md`. */
+
+export type {
+  EventPlace,
+  ForkEvent,
+  PagefaultEvent,
+  RemapEvent,
+  RemoveEvent,
+  UnmapEvent,
+  UserfaultfdEvent,
+} from './events.js';
+export type { UserfaultfdFeature, UserfaultfdIoctl, UserfaultfdMode } from './header.js';
+export type { RegisterOptions, UserfaultfdOptions } from './options.js';
+export type { CopyOptions, MoveOptions, Outcome, Registration, WakeOption, WriteProtectOptions } from './registration.js';
+export { type Offered, Userfaultfd } from './userfaultfd.js';
