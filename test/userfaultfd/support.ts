@@ -1,4 +1,9 @@
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { TidemarkError } from '../../lib/index.js';
 import { addon } from '../../lib/kernel/addon.js';
@@ -14,6 +19,7 @@ import { inChild } from '../support/in-child.js';
 
 export { addon, assert, TidemarkError, Userfaultfd };
 
+export const addonPath = fileURLToPath(new URL('../../../native/build/Release/tidemark.node', import.meta.url));
 export const PAGE = 4096;
 export const HUGE = 2 << 20;
 
@@ -29,8 +35,11 @@ export function child<R, A extends unknown[]>(body: (support: Support, ...args: 
     async (_, url, source, given) => {
       const support = (await import(url)) as Support;
       const run = new Function(`return (${source});`)() as (support: Support, ...args: unknown[]) => Promise<R>;
-      // Nothing is reported otherwise, and that is a failure.
-      return { result: (await run(support, ...given)) ?? null };
+      const result = await run(support, ...given);
+      // One that still waits for a page keeps the process alive: the time limit says so.
+      for (const toucher of support.touchers) await toucher.end();
+      // Nothing reported would be a failure.
+      return { result: result ?? null };
     },
     import.meta.url,
     body.toString(),
@@ -79,14 +88,18 @@ parentPort.on('message', ({ verb, at, value }) => {
 parentPort.postMessage('ready');
 `;
 
+/** To be ended with the child. */
+export const touchers: { end(): Promise<void> }[] = [];
+
 /** A thread that touches memory, and may have to wait for it. */
 export class Toucher {
   readonly #worker: Worker;
   readonly #ready: Promise<unknown>;
 
   constructor(view: Uint8Array) {
-    this.#worker = new Worker(TOUCHER, { eval: true, workerData: view.buffer });
+    this.#worker = new Worker(TOUCHER, { eval: true, execArgv: [], workerData: view.buffer });
     this.#ready = this.#next();
+    touchers.push(this);
   }
 
   #next(): Promise<unknown> {
@@ -112,6 +125,37 @@ export class Toucher {
   kernel(at: number): Promise<unknown> {
     return this.#ask({ verb: 'kernel', at });
   }
+  async end(): Promise<void> {
+    await this.#worker.terminate();
+  }
+}
+
+const DROPPER = `
+const { parentPort, workerData } = require('node:worker_threads');
+const addon = require(workerData.addon);
+parentPort.on('message', () => {
+  addon.uffdDrop(new Uint8Array(workerData.memory), false);
+  parentPort.postMessage('dropped');
+});
+`;
+
+/** A thread that drops memory, and waits until somebody has read that. */
+export class Dropper {
+  readonly #worker: Worker;
+
+  constructor(view: Uint8Array) {
+    this.#worker = new Worker(DROPPER, { eval: true, execArgv: [], workerData: { memory: view.buffer, addon: addonPath } });
+    touchers.push(this);
+  }
+
+  drop(): Promise<unknown> {
+    this.#worker.postMessage('');
+    return new Promise((resolve, reject) => {
+      this.#worker.once('message', resolve);
+      this.#worker.once('error', reject);
+    });
+  }
+
   async end(): Promise<void> {
     await this.#worker.terminate();
   }
@@ -166,18 +210,50 @@ export function codeOf(call: () => unknown): string {
   return '';
 }
 
-/** The kernel is asked to read a page: EFAULT where it is poisoned or cannot be served. */
+/** The kernel reads that byte for a write(2) of this thread: '' or the code of its error, EFAULT where the page is poisoned or cannot be served. */
 export function kernelReads(view: Uint8Array, at: number): string {
-  const fs = process.getBuiltinModule('node:fs');
-  // /dev/null takes everything without looking.
-  const file = fs.openSync(`/tmp/tidemark-uffd-${process.pid}`, 'w');
+  const file = scratch();
   try {
-    fs.writeSync(file, view, at, 1);
-    return '';
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code!;
+    return codeOf(() => fs.writeSync(file, view, at, 1));
   } finally {
     fs.closeSync(file);
-    fs.unlinkSync(`/tmp/tidemark-uffd-${process.pid}`);
   }
 }
+
+function scratch(): number {
+  const path = join(tmpdir(), `tidemark-userfaultfd-${process.pid}`);
+  const file = fs.openSync(path, 'w+');
+  fs.unlinkSync(path);
+  return file;
+}
+
+/** Touches memory that cannot be given to a worker, in a thread of libuv's pool: the kernel does it, in write(2) and read(2). */
+export const pool = {
+  async read(view: Uint8Array, at: number): Promise<unknown> {
+    const file = scratch();
+    try {
+      await write(file, view, at, 1, 0);
+      const byte = new Uint8Array(1);
+      fs.readSync(file, byte, 0, 1, 0);
+      return byte[0];
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code;
+    } finally {
+      fs.closeSync(file);
+    }
+  },
+  async write(view: Uint8Array, at: number, value: number): Promise<unknown> {
+    const file = scratch();
+    try {
+      fs.writeSync(file, Uint8Array.of(value), 0, 1, 0);
+      await read(file, view, at, 1, 0);
+      return value;
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code;
+    } finally {
+      fs.closeSync(file);
+    }
+  },
+};
+const write = promisify(fs.write);
+const read = promisify(fs.read);
