@@ -176,14 +176,17 @@ export class Userfaultfd {
 
   #listen(): void {
     if (this.#listening) return;
-    // Not held by what native code holds: it could never be collected.
-    const self = new WeakRef(this);
-    const callback = (): void => {
-      const alive = self.deref();
-      if (alive !== undefined) alive.#drain();
-    };
+    const callback = Userfaultfd.#notifier(new WeakRef(this));
     translating(() => addon().uffdListen(this.#id, callback));
     this.#listening = true;
+  }
+
+  /** Native code holds it: made where `this` is not, for the object could never be collected otherwise. */
+  static #notifier(self: WeakRef<Userfaultfd>): () => void {
+    return () => {
+      const uffd = self.deref();
+      if (uffd !== undefined) uffd.#drain();
+    };
   }
 
   #drain(): void {
