@@ -5,7 +5,7 @@ interface SystemFailure {
   syscall?: string;
 }
 
-/** What native code throws, as the errors of tidemark; misuse stays the TypeError or RangeError that it is. */
+/** What native code throws, as the errors of tidemark. Misuse stays the TypeError or RangeError that it is, and what else a system call says the error of that. */
 export function translated(error: unknown): unknown {
   if (error instanceof TidemarkError || error instanceof TypeError || error instanceof RangeError) return error;
   const { code, syscall } = error as SystemFailure;
@@ -26,7 +26,7 @@ export function translated(error: unknown): unknown {
   return error;
 }
 
-function refusedRegistration(code: string | undefined, cause: unknown): TidemarkError {
+function refusedRegistration(code: string | undefined, cause: unknown): unknown {
   if (code === 'EBUSY')
     return new TidemarkError('TIDEMARK_REGION_BUSY', 'another userfaultfd has this memory, or a part of it', {
       cause,
@@ -34,18 +34,23 @@ function refusedRegistration(code: string | undefined, cause: unknown): Tidemark
     });
   if (code === 'EPERM')
     return new TidemarkError('TIDEMARK_PERMISSION', 'memory that cannot be written cannot be registered', { cause });
+  if (code !== 'EINVAL') return cause;
   return new TidemarkError('TIDEMARK_KERNEL_UNSUPPORTED', `the kernel refused to register the memory (${code})`, {
     cause,
     hint: 'not every kind of memory can be had in every mode: minor faults are of shared memory only; docs/userfaultfd.md has a table',
   });
 }
 
-function refusedOpening(code: string | undefined, cause: unknown): TidemarkError {
+/** Of the way itself, or of a feature. What may pass (no more descriptors, no memory) stays what it is. */
+const UNSUPPORTED: readonly (string | undefined)[] = ['EINVAL', 'ENOENT', 'ENODEV', 'ENOSYS', 'ENOTTY', 'ENXIO'];
+
+function refusedOpening(code: string | undefined, cause: unknown): unknown {
   if (code === 'EPERM' || code === 'EACCES')
     return new TidemarkError('TIDEMARK_PERMISSION', `a userfaultfd is not allowed here (${code})`, {
       cause,
       hint: 'userModeOnly needs no privilege; faults of the kernel need access to /dev/userfaultfd or CAP_SYS_PTRACE, and EVENT_FORK needs CAP_SYS_PTRACE',
     });
+  if (!UNSUPPORTED.includes(code)) return cause;
   return new TidemarkError('TIDEMARK_KERNEL_UNSUPPORTED', `the kernel has no such userfaultfd (${code})`, {
     cause,
     hint: 'Userfaultfd.offered() tells which features there are',

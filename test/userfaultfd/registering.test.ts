@@ -73,6 +73,30 @@ describe('userfaultfd: registering', () => {
     assert.deepEqual(found, { busy: 'TIDEMARK_REGION_BUSY', read: 0, closed: 'TIDEMARK_CLOSED', left: 0, second: 0 });
   });
 
+  it('UFFDIO_UNREGISTER: ends MODE_WP and MODE_MINOR as well', async () => {
+    const found = await child(async ({ opened, addon, Userfaultfd, Toucher, nextFault, pool, silent, PAGE }) => {
+      const { uffd, view, registration } = opened(2, ['wp']);
+      view.fill(1);
+      registration.writeProtect(0, 2 * PAGE);
+      const writing = new Toucher(view).write(0, 2);
+      await nextFault(uffd);
+      registration.unregister();
+      const written = [await writing, await new Toucher(view).write(PAGE, 2)];
+
+      const [one, two] = addon().uffdMapTwice(2 * PAGE, false);
+      const mapped = new Uint8Array(one);
+      new Uint8Array(two).fill(3);
+      const other = Userfaultfd.open();
+      const minor = other.register(mapped, { modes: ['minor'] });
+      const reading = pool.read(mapped, 0);
+      await nextFault(other);
+      minor.unregister();
+      const read = [await reading, await pool.read(mapped, PAGE)];
+      return { written, read, quiet: [await silent(uffd), await silent(other)] };
+    });
+    assert.deepEqual(found, { written: [2, 2], read: [3, 3], quiet: [true, true] });
+  });
+
   it('takes parts of buffers that may grow and of WebAssembly memory, and follows that when it grows', () => {
     const uffd = Userfaultfd.open();
     const memory = new Memory({ initial: 2, maximum: 8 });
@@ -100,6 +124,11 @@ describe('userfaultfd: registering', () => {
     // Nothing can be taken off a range in this way.
     assert.deepEqual(again(['missing']), ['missing', 'wp']);
     assert.deepEqual(first.writeProtect(0, PAGE), { byteLength: PAGE, error: null });
+    const second = uffd.register(shared(1), { modes: ['missing'] });
+    assert.equal(uffd.register(second.bytes, { modes: ['wp'] }), second);
+    assert.deepEqual([second.modes, second.ioctls.includes('WRITEPROTECT')], [['wp'], true]);
+    // It is as the kernel has it: nothing is missing there any more.
+    assert.equal(second.bytes[0], 0);
     assert.throws(() => uffd.register(view.subarray(PAGE), { modes: ['missing'] }), RangeError);
     uffd.close();
   });
