@@ -149,6 +149,8 @@ void Object::withdraw(uint32_t id, const Span<uint8_t>& view) {
   const int error = unregisterRange(fd_, range.start, range.length);
   if (error != 0) throw SystemError(error, "ioctl(UFFDIO_UNREGISTER)");
   ranges_->remove(id);
+  // The kernel wakes only those that wait for missing pages: a writer of a protected page would wait for ever.
+  wake(fd_, range.start, range.length);
 }
 
 Range Object::checkView(uint32_t id, const Span<uint8_t>& view) const {
