@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "errors.h"
+#include "uffd_verbs.h"
 
 namespace tidemark {
 
@@ -14,11 +15,12 @@ namespace {
 constexpr uint64_t kTrackingFeatures = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC;
 constexpr uint64_t kServingFeatures = UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_POISON;
 
-uffdio_range rangeOf(const uint8_t* start, size_t length) {
-  uffdio_range range{};
-  range.start = reinterpret_cast<uintptr_t>(start);
-  range.len = length;
-  return range;
+Userfault withFeatures(uint64_t features, Attempts& attempts) {
+  if ((Userfault::supportedFeatures() & features) != features) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
+  Userfault result = Userfault::obtain(attempts);
+  if (!result.valid()) throw SystemError(attempts.userModeError, "userfaultfd");
+  if ((result.enable(features) & features) != features) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
+  return result;
 }
 }  // namespace
 
@@ -29,40 +31,33 @@ Userfault::~Userfault() {
 Userfault Userfault::obtain(Attempts& attempts) {
   attempts = Attempts();
   // The device first: its file permission decides, also where seccomp forbids the system call.
-  const int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-  if (device >= 0) {
-    const int fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) attempts.deviceError = errno;
-    close(device);
-    if (fd >= 0) {
-      attempts.way = Way::kDevice;
-      return Userfault(fd);
-    }
-  } else {
-    attempts.deviceError = errno;
+  int fd = uffd::openDevice(0);
+  if (fd >= 0) {
+    attempts.way = Way::kDevice;
+    return Userfault(fd);
   }
-  int fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
+  attempts.deviceError = -fd;
+  fd = uffd::openSyscall(0);
   if (fd >= 0) {
     attempts.way = Way::kSyscall;
     return Userfault(fd);
   }
-  attempts.syscallError = errno;
+  attempts.syscallError = -fd;
   // Never needs a privilege. Kernel-mode stores into armed pages are tracked with it, too: WP_ASYNC raises no fault.
-  fd = static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY));
+  fd = uffd::openSyscall(UFFD_USER_MODE_ONLY);
   if (fd >= 0) {
     attempts.way = Way::kSyscallUserMode;
     return Userfault(fd);
   }
-  attempts.userModeError = errno;
+  attempts.userModeError = -fd;
   return Userfault();
 }
 
 uint64_t Userfault::enable(uint64_t features) {
-  uffdio_api api{};
-  api.api = UFFD_API;
-  api.features = features;
-  if (ioctl(fd_, UFFDIO_API, &api) != 0) throw SystemError(errno, "ioctl(UFFDIO_API)");
-  return api.features;
+  uint64_t ioctls = 0;
+  const int error = uffd::api(fd_, features, ioctls);
+  if (error != 0) throw SystemError(error, "ioctl(UFFDIO_API)");
+  return features;
 }
 
 uint64_t Userfault::supportedFeatures() {
@@ -77,16 +72,6 @@ uint64_t Userfault::supportedFeatures() {
   return features;
 }
 
-namespace {
-Userfault withFeatures(uint64_t features, Attempts& attempts) {
-  if ((Userfault::supportedFeatures() & features) != features) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
-  Userfault result = Userfault::obtain(attempts);
-  if (!result.valid()) throw SystemError(attempts.userModeError, "userfaultfd");
-  if ((result.enable(features) & features) != features) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
-  return result;
-}
-}  // namespace
-
 Userfault Userfault::forTracking() {
   Attempts attempts;
   return withFeatures(kTrackingFeatures, attempts);
@@ -100,11 +85,10 @@ Userfault Userfault::forServing(bool& kernelFaults) {
 }
 
 uint64_t Userfault::registerRange(const uint8_t* start, size_t length, uint64_t mode) {
-  uffdio_register request{};
-  request.range = rangeOf(start, length);
-  request.mode = mode;
-  if (ioctl(fd_, UFFDIO_REGISTER, &request) != 0) throw SystemError(errno, "ioctl(UFFDIO_REGISTER)");
-  return request.ioctls;
+  uint64_t ioctls = 0;
+  const int error = uffd::registerRange(fd_, start, length, mode, ioctls);
+  if (error != 0) throw SystemError(error, "ioctl(UFFDIO_REGISTER)");
+  return ioctls;
 }
 
 uint64_t Userfault::registerForWrites(const uint8_t* start, size_t length) {
@@ -116,8 +100,8 @@ uint64_t Userfault::registerForServing(const uint8_t* start, size_t length) {
 }
 
 void Userfault::unregister(const uint8_t* start, size_t length) {
-  uffdio_range range = rangeOf(start, length);
-  if (ioctl(fd_, UFFDIO_UNREGISTER, &range) != 0) throw SystemError(errno, "ioctl(UFFDIO_UNREGISTER)");
+  const int error = uffd::unregisterRange(fd_, start, length);
+  if (error != 0) throw SystemError(error, "ioctl(UFFDIO_UNREGISTER)");
 }
 
 void Userfault::protect(const uint8_t* start, size_t length, bool on) {
@@ -129,10 +113,7 @@ void Userfault::protect(const uint8_t* start, size_t length, bool on) {
 }
 
 int Userfault::tryProtect(const uint8_t* start, size_t length, bool on) {
-  uffdio_writeprotect request{};
-  request.range = rangeOf(start, length);
-  request.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0;
-  return ioctl(fd_, UFFDIO_WRITEPROTECT, &request) == 0 ? 0 : errno;
+  return uffd::writeProtect(fd_, start, length, on ? UFFDIO_WRITEPROTECT_MODE_WP : 0);
 }
 
 size_t Userfault::copy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error) {
@@ -148,36 +129,27 @@ size_t Userfault::tryCopy(uint8_t* target, const uint8_t* source, size_t length,
   size_t done = 0;
   error = 0;
   while (done < length) {
-    uffdio_copy request{};
-    request.dst = reinterpret_cast<uintptr_t>(target + done);
-    request.src = reinterpret_cast<uintptr_t>(source + done);
-    request.len = length - done;
-    request.mode = arm ? UFFDIO_COPY_MODE_WP : 0;
-    if (ioctl(fd_, UFFDIO_COPY, &request) == 0) return length;
-    error = errno;
     // A short copy says EAGAIN and how much was done; the next try finds out what stopped it.
-    if (request.copy <= 0) return done;
-    done += static_cast<size_t>(request.copy);
+    const uffd::Outcome outcome = uffd::copy(fd_, target + done, source + done, length - done, arm ? UFFDIO_COPY_MODE_WP : 0);
+    done += outcome.done;
+    error = done == length ? 0 : outcome.error;
+    if (outcome.done == 0) break;
   }
-  error = 0;
   return done;
 }
 
 int Userfault::tryPoison(const uint8_t* start, size_t length) {
   for (size_t done = 0; done < length;) {
-    uffdio_poison request{};
-    request.range = rangeOf(start + done, length - done);
-    if (ioctl(fd_, UFFDIO_POISON, &request) == 0) return 0;
-    if (request.updated <= 0) return errno;
-    done += static_cast<size_t>(request.updated);
+    const uffd::Outcome outcome = uffd::poison(fd_, start + done, length - done, 0);
+    if (outcome.done == 0) return outcome.error;
+    done += outcome.done;
   }
   return 0;
 }
 
 void Userfault::wake(const uint8_t* start, size_t length) {
-  uffdio_range range = rangeOf(start, length);
   // It fails only for memory that is not there any more, where nobody waits.
-  ioctl(fd_, UFFDIO_WAKE, &range);
+  uffd::wake(fd_, start, length);
 }
 
 size_t Userfault::read(uffd_msg* messages, size_t most) {
