@@ -28,6 +28,7 @@
             'region_api.cc',
             'residence.cc',
             'residence_api.cc',
+            'reset.cc',
             'ring.cc',
             'shadow.cc',
             'shadow_api.cc',

@@ -50,6 +50,30 @@ uint8_t* mapMemory(size_t length, bool hugePages) {
   return memory;
 }
 
+namespace {
+int mappings() {
+  static const int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  return fd;
+}
+}  // namespace
+
+void prepareChecks() { mappings(); }
+
+void checkReadable(const uint8_t* start, size_t length) {
+  // MS_ASYNC does nothing but look at the mappings.
+  if (msync(const_cast<uint8_t*>(start), length, MS_ASYNC) != 0) throw SystemError(errno, "msync");
+  const uintptr_t end = reinterpret_cast<uintptr_t>(start) + length;
+  for (uintptr_t at = reinterpret_cast<uintptr_t>(start); at < end;) {
+    procmap_query query{};
+    query.size = sizeof query;
+    query.query_flags = PROCMAP_QUERY_VMA_READABLE;
+    query.query_addr = at;
+    if (ioctl(mappings(), PROCMAP_QUERY, &query) == 0) at = query.vma_end;
+    else if (errno == ENOENT) throw CodedError("ERR_INACCESSIBLE", "a part of the memory may not be read (mprotect)");
+    else return;  // an older kernel
+  }
+}
+
 bool isPrivateAnonymous(const uint8_t* start, size_t length) {
   FILE* file = fopen("/proc/self/maps", "re");
   if (file == nullptr) return false;

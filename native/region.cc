@@ -63,6 +63,7 @@ void checkAligned(const uint8_t* start, size_t length) {
 uint32_t Region::open(napi_env env, const uint8_t* start, size_t length) {
   checkAligned(start, length);
   pagemap::prepare();
+  prepareChecks();
   uint32_t id;
   {
     const std::lock_guard<std::mutex> guard(registry().mutex);
@@ -201,32 +202,6 @@ void Region::extend(const uint8_t* start, size_t length) {
   if (range != registry().ranges.end()) range->second.end = start_ + length;
 }
 
-void Region::reset(const uint8_t* start, size_t length) {
-  const std::unique_lock<std::shared_mutex> hold(mutex_);
-  if (closed_) throw closedError("region", id_);
-  if (start != start_ || length < length_) check(start, length);
-  // Without a descriptor from here on, should anything fail: then every operation says EPERM until a reset succeeds.
-  forgetTracking();
-  userfault_ = std::make_shared<Userfault>(Userfault::forTracking());
-  try {
-    track(start_, length_);
-  } catch (...) {
-    userfault_ = nullptr;
-    throw;
-  }
-}
-
-void Region::forgetTracking() {
-  if (userfault_ == nullptr) return;
-  if (residence_ != nullptr) residence_->end();
-  try {
-    userfault_->unregister(start_, length_);
-  } catch (const SystemError&) {
-    // Parts that are not ours any more; closing the descriptor lets go of the rest.
-  }
-  letGo();
-}
-
 void Region::becomeLazy(const Runs& missing, bool userFaults, std::function<void()> notify) {
   const std::unique_lock<std::shared_mutex> hold(mutex_);
   checkOpen();
@@ -283,14 +258,18 @@ void Region::poison(const Runs& pages) {
 }
 
 Runs Region::poisoned(bool drop) {
-  const std::shared_lock<std::shared_mutex> hold(mutex_);
-  if (residence_ == nullptr) return {};
-  const Runs poisoned = residence_->poisoned();
-  if (!drop) return poisoned;
-  // The event makes them plain pages.
-  for (const Run& run : poisoned) {
-    if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");
+  Runs poisoned;
+  {
+    const std::shared_lock<std::shared_mutex> hold(mutex_);
+    poisoned = residence_ == nullptr ? lost_ : residence_->poisoned();
+    if (!drop) return poisoned;
+    // Where there is a residence, the event makes them plain pages.
+    for (const Run& run : poisoned) {
+      if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");
+    }
   }
+  const std::unique_lock<std::shared_mutex> hold(mutex_);
+  lost_.clear();
   return poisoned;
 }
 
@@ -333,9 +312,11 @@ Runs together(const Runs& runs, const Runs& others) {
 Runs Region::scan(const uint8_t* start, size_t length, bool rearm) {
   const std::shared_lock<std::shared_mutex> hold(mutex_);
   check(start, length);
+  checkReadable(start_, length_);
   const Runs runs = pagemap::written(start_, length_, rearm);
   // Nobody can read what is poisoned.
-  return residence_ != nullptr && residence_->anyPoisoned() ? without(runs, residence_->poisoned()) : runs;
+  if (residence_ != nullptr && residence_->anyPoisoned()) return without(runs, residence_->poisoned());
+  return lost_.empty() ? runs : without(runs, lost_);
 }
 
 Runs Region::populated(const uint8_t* start, size_t length, uint32_t fromPage) {
@@ -352,6 +333,7 @@ Runs Region::populated(const uint8_t* start, size_t length, uint32_t fromPage) {
   for (Run& run : runs) run.first += first;
   if (residence_ != nullptr && residence_->anyMissing()) runs = together(runs, without(residence_->absent(), {{0, first}}));
   if (residence_ != nullptr && residence_->anyPoisoned()) runs = without(runs, residence_->poisoned());
+  if (!lost_.empty()) runs = without(runs, lost_);
   if (!runs.empty() && runs.front().first < fromPage) {
     const uint32_t end = runs.front().first + runs.front().count;
     runs.front() = {fromPage, end - fromPage};

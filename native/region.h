@@ -44,7 +44,7 @@ class Region {
   /** As `Residence` has them, while the region is neither closed nor changed. Throw ERR_NOT_LAZY. */
   size_t supply(const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy);
   void poison(const Runs& pages);
-  /** The poisoned pages; with `drop` they are zero then, and count as written. */
+  /** The pages that a lazy restore could not restore, or lost with the tracking; with `drop` they are zero then, and count as written. */
   Runs poisoned(bool drop);
   /** Calls `body` while the region can be neither closed nor changed. */
   template <typename Body>
@@ -66,6 +66,9 @@ class Region {
   /** Registers and arms a range that is not tracked yet, or leaves it as it was. */
   void track(uint8_t* start, size_t length);
   void arm(uint8_t* start, size_t length);
+  /** Makes those of the lost pages that nobody has written to since unreadable. */
+  void poisonLost();
+  void dropZeros(const Run& run);
   void checkOpen() const;
   /** Throws ERR_MOVED unless JavaScript still sees the memory where it was registered. */
   void check(const uint8_t* start, size_t length) const;
@@ -98,6 +101,8 @@ class Region {
   std::shared_ptr<Userfault> userfault_;
   std::shared_ptr<Residence> residence_;
   uint64_t pagerKey_ = 0;
+  /** Pages that were missing or poisoned when a reset had to begin anew, until they are dropped. */
+  Runs lost_;
   Cleanup* cleanup_ = nullptr;
   std::shared_mutex mutex_;
   std::mutex arming_;

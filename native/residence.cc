@@ -17,6 +17,9 @@ constexpr uint32_t kAtOnce = 64;
 constexpr size_t kMostTouched = 1 << 20;
 alignas(kPageSize) const uint8_t kZeroPage[kPageSize] = {};
 
+/** Of UFFDIO_COPY and others: there is a mapping of another kind, or none, or the descriptor is not a userfaultfd of ours any more. */
+bool isNotOurs(int error) { return error == ENOENT || error == ESRCH || error == EBADF || error == ENOTTY || error == EINVAL; }
+
 void append(Runs& runs, uint32_t number) {
   if (!runs.empty() && runs.back().first + runs.back().count == number) runs.back().count++;
   else runs.push_back({number, 1});
@@ -34,9 +37,10 @@ Residence::Residence(std::shared_ptr<Userfault> userfault, uint8_t* start, uint3
 Residence::State Residence::set(uint32_t number, State state) {
   const auto before = static_cast<State>(states_[number].exchange(state));
   const auto isMissing = [](State one) { return one == kMissing || one == kFilling; };
+  const auto isGone = [](State one) { return one == kPoisoned || one == kLost; };
   if (isMissing(before) && !isMissing(state)) missingCount_--;
-  if (before == kPoisoned && state != kPoisoned) poisonedCount_--;
-  if (before != kPoisoned && state == kPoisoned) poisonedCount_++;
+  if (isGone(before) && !isGone(state)) poisonedCount_--;
+  if (!isGone(before) && isGone(state)) poisonedCount_++;
   return before;
 }
 
@@ -88,7 +92,7 @@ void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t coun
   uint32_t most = count;
   for (uint32_t done = 0; done < count;) {
     int error = 0;
-    uint32_t tried = 0;
+    bool several = false;
     {
       const auto hold = pass();
       // Dropped or poisoned meanwhile: not ours any more.
@@ -98,7 +102,7 @@ void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t coun
       }
       uint32_t end = done + 1;
       while (end < count && end - done < most && states_[first + end] == kFilling) end++;
-      tried = end - done;
+      several = end - done > 1;
       const size_t copied = userfault_->tryCopy(page(first + done), source + static_cast<size_t>(done) * kPageSize, (end - done) * kPageSize, true, error);
       const auto filled = static_cast<uint32_t>(copied / kPageSize);
       for (uint32_t k = 0; k < filled; k++) set(first + done + k, kPlain);
@@ -113,10 +117,10 @@ void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t coun
       }
     }
     if (error == EAGAIN || error == EINTR) readEvents();
-    // They lie in several mappings, which one call does not take.
-    else if (error == ENOENT && tried > 1) most = 1;
-    // ENOENT: nothing of ours is mapped there any more, so nobody can wait for it.
-    else if (error == ENOENT || error == ESRCH) set(first + done++, kPlain);
+    // Of several pages, also when they lie in two mappings (mprotect or madvise of a part have split it).
+    else if (isNotOurs(error) && several) most = 1;
+    // Nobody can wait for it, and it reads as zero.
+    else if (isNotOurs(error)) set(first + done++, kLost);
     else if (error != 0) throw SystemError(error, "ioctl(UFFDIO_COPY)");
   }
 }
@@ -152,18 +156,15 @@ void Residence::poison(const Runs& pages) {
         uint32_t end = k + 1;
         while (end - k < most && isOurs(end)) end++;
         tried = end - k;
-        error = poisonRun(run.first + k, end - k);
+        error = poisonRun(run.first + k, tried);
         if (error == 0) k = end;
       }
-      if (error == EAGAIN || error == EINTR) {
-        readEvents();
-      } else if (error == ENOENT && tried > 1) {
-        // They lie in several mappings, which one call does not take.
-        most = 1;
-      } else if (error != 0) {
-        // The memory is not there, or not ours, any more.
-        set(run.first + k++, kPlain);
-      }
+      if (error == 0) most = std::min(run.count, most * 2);
+      else if (error == EAGAIN || error == EINTR) readEvents();
+      // Where one mapping ends and another begins is found by halves.
+      else if (tried > 1) most = tried / 2;
+      // EEXIST: there already, whoever put it there. Else the memory is not there, or not ours, any more.
+      else set(run.first + k++, error == EEXIST ? kPlain : kLost);
     }
   }
 }
@@ -322,8 +323,8 @@ Runs Residence::pagesIn(std::initializer_list<State> states) const {
   return runs;
 }
 
-Runs Residence::absent() const { return pagesIn({kMissing, kFilling, kPoisoned}); }
-Runs Residence::poisoned() const { return anyPoisoned() ? pagesIn({kPoisoned}) : Runs{}; }
+Runs Residence::absent() const { return pagesIn({kMissing, kFilling, kPoisoned, kLost}); }
+Runs Residence::poisoned() const { return anyPoisoned() ? pagesIn({kPoisoned, kLost}) : Runs{}; }
 
 ResidenceStats Residence::stats() {
   ResidenceStats stats;

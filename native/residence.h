@@ -60,8 +60,9 @@ class Residence {
   std::vector<uint32_t> stillMissing(const std::vector<uint32_t>& pages) const;
   /** Missing pages, ascending from `from` on, and from the start where there are too few; up to `most`. */
   std::vector<uint32_t> missing(uint32_t from, size_t most) const;
-  /** Missing and poisoned pages. */
+  /** Missing, poisoned and lost pages. */
   Runs absent() const;
+  /** Poisoned and lost ones. */
   Runs poisoned() const;
   bool anyPoisoned() const { return poisonedCount_.load() > 0; }
   bool anyMissing() const { return missingCount_.load() > 0; }
@@ -72,7 +73,8 @@ class Residence {
 
  private:
   using Clock = std::chrono::steady_clock;
-  enum State : uint8_t { kPlain, kMissing, kFilling, kPoisoned };
+  /** Lost: missing, when it turned out that the memory is not tracked any more. It reads as zero until a reset poisons it. */
+  enum State : uint8_t { kPlain, kMissing, kFilling, kPoisoned, kLost };
 
   uint8_t* page(uint32_t number) const { return start_ + static_cast<size_t>(number) * kPageSize; }
   Runs pagesIn(std::initializer_list<State> states) const;

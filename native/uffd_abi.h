@@ -1,5 +1,5 @@
 #pragma once
-// The kernel's interface as of Linux 6.8. Debian 12 ships the headers of 6.1, which predate WP_UNPOPULATED, POISON, WP_ASYNC, MOVE and
+// The kernel's interface as of Linux 6.11. Debian 12 ships the headers of 6.1, which predate WP_UNPOPULATED, POISON, WP_ASYNC, MOVE and
 // PAGEMAP_SCAN; every definition here steps aside for a newer header.
 
 #include <fcntl.h>
@@ -93,5 +93,28 @@ struct pm_scan_arg {
   __u64 category_mask;
   __u64 category_anyof_mask;
   __u64 return_mask;
+};
+#endif
+
+#ifndef PROCMAP_QUERY
+#define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
+#define PROCMAP_QUERY_VMA_READABLE 0x01
+
+struct procmap_query {
+  __u64 size;
+  __u64 query_flags;
+  __u64 query_addr;
+  __u64 vma_start;
+  __u64 vma_end;
+  __u64 vma_flags;
+  __u64 vma_page_size;
+  __u64 vma_offset;
+  __u64 inode;
+  __u32 dev_major;
+  __u32 dev_minor;
+  __u32 vma_name_size;
+  __u32 build_id_size;
+  __u64 vma_name_addr;
+  __u64 build_id_addr;
 };
 #endif

@@ -1,6 +1,7 @@
 #include "userfault.h"
 
 #include <sched.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -24,8 +25,18 @@ Userfault withFeatures(uint64_t features, Attempts& attempts) {
 }
 }  // namespace
 
+namespace {
+uint64_t inodeOf(int fd) {
+  struct stat found{};
+  return fstat(fd, &found) == 0 ? found.st_ino : 0;
+}
+}  // namespace
+
+Userfault::Userfault(int fd) : fd_(fd), inode_(inodeOf(fd)) {}
+
 Userfault::~Userfault() {
-  if (fd_ >= 0) close(fd_);
+  // Somebody may have closed it, and the number be that of another file now.
+  if (fd_ >= 0 && inodeOf(fd_) == inode_) close(fd_);
 }
 
 Userfault Userfault::obtain(Attempts& attempts) {
@@ -72,9 +83,9 @@ uint64_t Userfault::supportedFeatures() {
   return features;
 }
 
-Userfault Userfault::forTracking() {
+Userfault Userfault::forTracking(bool poisons) {
   Attempts attempts;
-  return withFeatures(kTrackingFeatures, attempts);
+  return withFeatures(kTrackingFeatures | (poisons ? UFFD_FEATURE_POISON : 0), attempts);
 }
 
 Userfault Userfault::forServing(bool& kernelFaults) {

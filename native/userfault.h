@@ -21,10 +21,11 @@ struct Attempts {
 class Userfault {
  public:
   Userfault() = default;
-  explicit Userfault(int fd) : fd_(fd) {}
-  Userfault(Userfault&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  explicit Userfault(int fd);
+  Userfault(Userfault&& other) noexcept : fd_(std::exchange(other.fd_, -1)), inode_(other.inode_) {}
   Userfault& operator=(Userfault&& other) noexcept {
     std::swap(fd_, other.fd_);
+    std::swap(inode_, other.inode_);
     return *this;
   }
   ~Userfault();
@@ -34,7 +35,7 @@ class Userfault {
   /** All features of this kernel, from a throw-away descriptor: asking for too much spoils the one that asks. */
   static uint64_t supportedFeatures();
   /** A descriptor that is ready to track writes (WP_ASYNC, unpopulated pages included). */
-  static Userfault forTracking();
+  static Userfault forTracking(bool poisons = false);
   /** The same, for memory whose missing pages are served, and whose dropped ones are told of. `kernelFaults`: faults raised inside the kernel come, too. */
   static Userfault forServing(bool& kernelFaults);
 
@@ -66,6 +67,8 @@ class Userfault {
  private:
   uint64_t registerRange(const uint8_t* start, size_t length, uint64_t mode);
   int fd_ = -1;
+  /** Each userfaultfd has one of its own (older kernels: one for all). */
+  uint64_t inode_ = 0;
 };
 
 }  // namespace tidemark

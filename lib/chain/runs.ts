@@ -62,6 +62,24 @@ export function union(a: Runs, b: Runs): Runs {
   return Uint32Array.from(merged);
 }
 
+/** The pages of `a` that are not in `b`. */
+export function without(a: Runs, b: Runs): Runs {
+  if (b.length === 0) return a;
+  const left: number[] = [];
+  let next = 0;
+  for (let k = 0; k < a.length; k += 2) {
+    let at = a[k]!;
+    const end = at + a[k + 1]!;
+    while (next < b.length && b[next]! + b[next + 1]! <= at) next += 2;
+    for (let j = next; j < b.length && b[j]! < end; j += 2) {
+      if (b[j]! > at) left.push(at, b[j]! - at);
+      at = b[j]! + b[j + 1]!;
+    }
+    if (at < end) left.push(at, end - at);
+  }
+  return Uint32Array.from(left);
+}
+
 /** `0-15, 20`: for people. */
 export function pageRanges(runs: ArrayLike<number>): string {
   const ranges: string[] = [];

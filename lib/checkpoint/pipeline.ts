@@ -158,9 +158,13 @@ export class Pipeline implements SessionListener {
   #checkCapture(): boolean {
     for (const { name, region } of this.members.all) {
       if (region.torn)
-        throw new TidemarkError('TIDEMARK_REGION_TORN', `region ${name} holds bytes of two states since a restore failed`, {
-          hint: 'restore a checkpoint first',
-        });
+        throw new TidemarkError(
+          'TIDEMARK_REGION_TORN',
+          `region ${name} holds bytes of two states since a restore failed or lost pages`,
+          {
+            hint: 'restore a checkpoint first',
+          },
+        );
     }
     const full = this.base === undefined && this.#inFlight.length === 0;
     if (full && this.head !== undefined && !this.#startOver) {

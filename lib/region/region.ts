@@ -1,4 +1,4 @@
-import { union } from '../chain/runs.js';
+import { countPages, union, without } from '../chain/runs.js';
 import { warn } from '../diagnostics.js';
 import { TidemarkError } from '../errors.js';
 import { fault } from '../faults.js';
@@ -180,7 +180,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     if (this.#owner === owner) this.#owner = undefined;
   }
 
-  /** @internal A restore that failed half-way has left it with bytes of two states. */
+  /** @internal A restore that failed half-way has left it with bytes of two states, or pages that were missing were lost. */
   get torn(): boolean {
     return this.#torn;
   }
@@ -211,9 +211,9 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
       fault('capture.scan');
       runs = addon().regionScan(this.#id, this.#view(), rearm);
     } catch (error) {
-      runs = this.#recoverTracking(error);
+      runs = this.#recoverTracking(error, rearm);
     }
-    if (this.#allDirty) runs = Uint32Array.of(0, this.#byteLength / PAGE_SIZE);
+    if (this.#allDirty) runs = without(Uint32Array.of(0, this.#byteLength / PAGE_SIZE), this.poisoned());
     else runs = union(runs, this.#arrived);
     if (rearm) {
       this.#pristine = false;
@@ -228,6 +228,15 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     // Looking at a GiB of armed holes one by one takes 25 ms, for they look like pages in swap.
     if (this.#pristine) return this.scan(false);
     return this.#translate(() => addon().regionPopulated(this.#id, this.#view(), 0));
+  }
+
+  /** @internal The same, for who stores all of it. @throws {TidemarkError} `TIDEMARK_DAMAGED` where some of it cannot be read: it would be stored as zero */
+  content(): Uint32Array {
+    const poisoned = this.poisoned();
+    if (poisoned.length === 0) return this.populated();
+    throw new TidemarkError('TIDEMARK_DAMAGED', `${countPages(poisoned)} pages of the region could not be restored`, {
+      hint: 'restore a checkpoint that is whole before all of it is stored',
+    });
   }
 
   /** @internal Pages that a lazy restore could not restore, and that cannot be read. */
@@ -329,13 +338,17 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
   }
 
   /** Any error of a scan means that the dirty set is unknown; EPERM, that part of the range is not tracked any more. */
-  #recoverTracking(error: unknown): Uint32Array {
+  #recoverTracking(error: unknown, rearm: boolean): Uint32Array {
     const { code } = error as { code?: string };
-    if (code === 'ERR_CLOSED' || code === 'ERR_MOVED' || error instanceof TidemarkError) throw this.#translated(error);
+    const isKept = code === 'ERR_CLOSED' || code === 'ERR_MOVED' || code === 'ERR_INACCESSIBLE';
+    if (isKept || error instanceof TidemarkError) throw this.#translated(error);
     this.#pristine = false;
     this.#allDirty = true;
     warn({ name: 'tracking-reset', message: 'a scan has failed: all of the region counts as written', cause: error });
     this.#translate(() => addon().regionReset(this.#id, this.#view()));
+    const lost = countPages(this.poisoned());
+    if (lost > 0) this.torn = true;
+    if (lost > 0 && rearm) throw lostPages(lost, error);
     return NO_RUNS;
   }
 
@@ -351,11 +364,26 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     if (error instanceof TidemarkError || error instanceof TypeError || error instanceof RangeError) return error;
     if ((error as { code?: string }).code === 'ERR_CLOSED')
       return new TidemarkError('TIDEMARK_CLOSED', 'the region is closed', { cause: error });
+    if ((error as { code?: string }).code === 'ERR_INACCESSIBLE')
+      return new TidemarkError('TIDEMARK_TRACKING_LOST', 'a part of the region may not be read now', {
+        cause: error,
+        hint: 'make it readable (mprotect), and take the checkpoint again',
+        retryable: true,
+      });
     return new TidemarkError('TIDEMARK_TRACKING_LOST', 'the kernel does not track the region any more', {
       cause: error,
       hint: 'its memory was detached, remapped or unmapped; make a new region of it',
     });
   }
+}
+
+/** Stored, they would be zero. */
+function lostPages(count: number, cause: unknown): TidemarkError {
+  return new TidemarkError(
+    'TIDEMARK_TRACKING_LOST',
+    `the kernel did not track the region any more while ${count} pages of a lazy restore were missing`,
+    { cause, hint: 'these pages are lost in memory, not in the store: restore a checkpoint' },
+  );
 }
 
 function open(view: Uint8Array): number {

@@ -7,7 +7,7 @@ import type { StoredAttachment } from '../chain/manifest.js';
 import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
 import { readAttachment } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
-import { countPages, type Runs, toRuns } from '../chain/runs.js';
+import { countPages, type Runs, toPages, toRuns } from '../chain/runs.js';
 import type { CodecPorts, Lent } from '../engine/codec-ports.js';
 import type { RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
@@ -139,9 +139,24 @@ export class LazyRun {
       this.end();
     }
     const lost = this.#regions.filter(({ poisoned }) => poisoned.length > 0);
-    if (lost.length === 0) return;
+    if (lost.length === 0) return this.#checkTracked();
     const pages = lost.map(({ wanted, poisoned }) => pageList(wanted.name, Uint32Array.from(poisoned)));
     throw damaged(`${pages.join('; ')}: could not be restored, whoever touches them gets SIGBUS`, this.#failure);
+  }
+
+  /** What was missing where the memory is not the region's any more, or not tracked, is not there either. */
+  #checkTracked(): void {
+    for (const { request, wanted } of this.#regions) {
+      const lost = whileOpen(() => addon().regionPoisoned(request.native, false)) ?? new Uint32Array(0);
+      if (lost.length === 0) continue;
+      throw new TidemarkError(
+        'TIDEMARK_TRACKING_LOST',
+        `${pageList(wanted.name, toPages(lost))}: the kernel did not track the memory any more while they were missing`,
+        {
+          hint: 'these pages are lost in memory, not in the store: restore a checkpoint',
+        },
+      );
+    }
   }
 
   /** Resolves when these pages are there. */

@@ -5,6 +5,7 @@ import { Checkpointer, type CheckpointerOptions, CheckpointStore, Engine, Region
 
 /** What tests and their child processes (`in-child.ts`) work with. */
 export * as fs from 'node:fs';
+export { closeUserfaults, loadMappings } from './mappings.js';
 export { assert, Checkpointer, type CheckpointerOptions, CheckpointStore, Engine, Region };
 export const PAGE = 4096;
 
