@@ -86,7 +86,9 @@ function remediesFor(found: Capabilities): string[] {
   if (!found.tracking) remedies.push('run Linux 6.7 or newer, with CONFIG_USERFAULTFD and CONFIG_PTE_MARKER_UFFD_WP');
   if (!found.kernelFaults) {
     remedies.push(
-      'faults from inside the kernel cannot be served; tracking does not need it. Where it is wanted: access to /dev/userfaultfd, CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1',
+      'what does not work is restore({ lazy: true }), for faults from inside the kernel cannot be served; all else does, an eager restore too',
+      'for lazy restores: access to /dev/userfaultfd (a udev rule for KERNEL=="userfaultfd"; in a container --device /dev/userfaultfd), CAP_SYS_PTRACE, or sysctl vm.unprivileged_userfaultfd=1',
+      "or restore({ lazy: 'user-faults' }), with ensureResident() before memory is handed to system calls: they fail with EFAULT where a page is missing",
     );
   }
   return remedies;
@@ -111,7 +113,7 @@ function describe(found: Diagnosis): string {
         ['reports dropped huge pages', yes(kernel.reportsDroppedHuge, 'no; tidemark keeps huge pages away')],
         ['fills pages without making them dirty', yes(kernel.fillsArmed)],
         ['gives dirty pages back after a failure', yes(kernel.givesBack)],
-        ['serves faults from inside the kernel', yes(kernel.kernelFaults, 'no; tracking does not need it')],
+        ['serves faults from inside the kernel', yes(kernel.kernelFaults, 'no; only a lazy restore needs it')],
       ],
     ]);
   }

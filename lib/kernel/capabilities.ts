@@ -21,7 +21,7 @@ export interface Capabilities {
   readonly reportsDroppedHuge: boolean | null;
   readonly fillsArmed: boolean;
   readonly givesBack: boolean;
-  /** Faults from inside the kernel can be served (a lazy restore will need it). */
+  /** Faults from inside the kernel can be served: a lazy restore needs it, unless faults of user mode are enough for the caller (`lazy: 'user-faults'`). */
   readonly kernelFaults: boolean;
 }
 

@@ -117,8 +117,8 @@ export class Residency {
     const first = Math.floor(byteOffset / PAGE_SIZE);
     const end = Math.ceil((byteOffset + byteLength) / PAGE_SIZE);
     if (end === first) return;
-    if (!this.#isLazy) return;
-    if (this.#last === undefined) await this.#engine.call('ensureResident', this.#session, name, first, end - first);
+    if (this.#isLazy && this.#last === undefined)
+      await this.#engine.call('ensureResident', this.#session, name, first, end - first);
     if (intersects(found.region.poisoned(), first, end))
       throw new TidemarkError(
         'TIDEMARK_DAMAGED',
@@ -127,7 +127,13 @@ export class Residency {
           hint: 'what `done` rejects with says why',
         },
       );
+    if (!capabilities().kernelFaults) touch(found.region.view(), first, end);
   }
+}
+
+/** A page of zeros is missing, too, in memory that is or was restored lazily; whoever touches it from JavaScript gets it, the kernel EFAULT. */
+function touch(bytes: Uint8Array, first: number, end: number): void {
+  for (let page = first; page < end; page++) Atomics.load(bytes, page * PAGE_SIZE);
 }
 
 function intersects(runs: Uint32Array, first: number, end: number): boolean {

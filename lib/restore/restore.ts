@@ -37,7 +37,8 @@ export interface Restoration {
    */
   readonly done: Promise<void>;
   /**
-   * Resolves when these bytes of a region are in memory. For those who hand memory of a lazy restore to the kernel where faults of the kernel are not served (`lazy: 'user-faults'`).
+   * Resolves when these bytes of a region are in memory, zeros too. For those who hand memory to the kernel that is, or ever was, restored lazily where faults of the kernel are not served (`lazy: 'user-faults'`):
+   * a system call that touches a page which is not there fails with EFAULT. Pages that are dropped afterwards are not there again.
    * @throws {TidemarkError} (rejects) `TIDEMARK_NOT_FOUND`, `TIDEMARK_DAMAGED`, `TIDEMARK_CLOSED`
    */
   ensureResident(region: string, byteOffset: number, byteLength: number): Promise<void>;

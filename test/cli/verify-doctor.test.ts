@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { AS_NOBODY, whyPrivileged } from '../support/nobody.js';
 import { expectExit, failure, MAIN, makeStore, ROOT, remove, result, start, temporaryFolder, tidemark } from './support.js';
 
 describe('the tool: verify and doctor', () => {
@@ -86,7 +87,35 @@ describe('the tool: verify and doctor', () => {
     assert.equal(failure(await tidemark('doctor', join(folder, 'nope'), '--json')).exitCode, 10);
   });
 
+  it('says to a user without privileges what works, what does not, and what to do', async () => {
+    const people = await result(
+      start([...AS_NOBODY, process.execPath][0]!, [...AS_NOBODY, process.execPath, MAIN, 'doctor'].slice(1)),
+    );
+    assert.equal(people.code, 0, people.stderr);
+    const text = people.stdout.toString();
+    assert.match(text, /memory can be tracked here\n$/);
+    if (whyPrivileged() !== undefined) return assert.match(text, /serves faults from inside the kernel +yes\n/);
+    assert.match(text, /userfaultfd by +userfaultfd\(2\), faults of user mode only\n/);
+    assert.match(text, /serves faults from inside the kernel +no; only a lazy restore needs it\n/);
+    for (const remedy of [
+      'lazy: true',
+      'udev rule',
+      '--device /dev/userfaultfd',
+      'CAP_SYS_PTRACE',
+      'vm.unprivileged_userfaultfd=1',
+      "lazy: 'user-faults'",
+    ])
+      assert.ok(text.split('what to do\n')[1]!.includes(remedy), remedy);
+  });
+
   if (ROOT && process.arch === 'x64') {
+    it('finds a device that was passed where userfaultfd is forbidden', async () => {
+      const done = await result(start('python3', ['-c', FORBID, process.execPath, MAIN, 'doctor', '--json']));
+      assert.equal(done.code, 0, done.stderr);
+      const { descriptor, tracking, kernelFaults } = JSON.parse(done.stdout.toString()).capabilities;
+      assert.deepEqual([descriptor, tracking, kernelFaults], ['device', true, true]);
+    });
+
     it('exits with 13 and says what to do where userfaultfd is forbidden', async () => {
       const done = await result(start('setpriv', [...FORBIDDEN, 'doctor', '--json']));
       assert.equal(done.code, 13, done.stderr);

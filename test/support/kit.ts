@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { writeSync } from 'node:fs';
-import { Checkpointer, type CheckpointerOptions, CheckpointStore, Engine, Region } from '../../lib/index.js';
+import { Checkpointer, type CheckpointerOptions, CheckpointStore, capabilities, Engine, Region } from '../../lib/index.js';
 
 /** What tests and their child processes (`in-child.ts`) work with. */
 export * as fs from 'node:fs';
 export { closeUserfaults, loadMappings } from './mappings.js';
-export { assert, Checkpointer, type CheckpointerOptions, CheckpointStore, Engine, Region };
+export { assert, Checkpointer, type CheckpointerOptions, CheckpointStore, capabilities, Engine, Region };
 export const PAGE = 4096;
 
 /** The memory of a region (all of its buffer). */
