@@ -32,8 +32,7 @@ export class Part {
     if (name === 'heap') {
       pageCount = 40 + pick(400);
       this.#most = HEAP_MOST;
-      const buffer = resizable(HEAP_MOST * PAGE);
-      buffer.resize(pageCount * PAGE);
+      const buffer = resizable(pageCount * PAGE, HEAP_MOST * PAGE);
       this.#resize = (count) => buffer.resize(count * PAGE);
       this.#dropBehind = (byteLength) => {
         const whole = buffer.byteLength;

@@ -39,7 +39,7 @@ const KINDS: Kind[] = [
 ];
 
 /** What calls may fail with, where there are fault points. */
-const FAULTY = new Set(['TIDEMARK_WRITE_FAILED', 'TIDEMARK_STALLED', 'TIDEMARK_TRACKING_LOST', 'EIO']);
+const FAULTY = new Set(['TIDEMARK_WRITE_FAILED', 'TIDEMARK_DAMAGED']);
 
 /** They cost more to start than all that is done with them: kept for all worlds, but for those that fail once. */
 const engines = new Map<Kind, Engine>();
@@ -420,18 +420,18 @@ export class LazyWorld {
     const regions = this.#checkpointer.base !== undefined && pick(8) === 0 ? [NAMES[pick(NAMES.length)]!] : undefined;
     this.#trace.add(`restore ${id} ${lazy ? 'lazily' : 'eagerly'} ${regions?.join() ?? ''}`);
     this.#noteStats();
-    for (let tries = 5; ; tries--) {
+    let isTorn = false;
+    for (let tries = 8; ; tries--) {
       try {
         this.#restoration = await this.#checkpointer.restore(id, regions === undefined ? { lazy } : { lazy, regions });
         break;
       } catch (error) {
-        const isTorn = (error as { code?: string }).code === 'TIDEMARK_REGION_TORN';
-        if (!isTorn) {
-          this.#expectFailure(error as { code?: string });
-          // What grew for it is longer.
-          for (const part of this.#parts.values()) part.follow();
-          this.#checkAll('a restore that failed');
-        }
+        const { code } = error as { code?: string };
+        isTorn ||= code === 'TIDEMARK_REGION_TORN';
+        if (code !== 'TIDEMARK_REGION_TORN') this.#expectFailure(error as { code?: string });
+        // What grew for it is longer.
+        for (const part of this.#parts.values()) part.follow();
+        if (!isTorn) this.#checkAll(`a restore that failed: ${code}`);
         assert.ok(tries > 1, `checkpoint ${id} cannot be restored: ${error}`);
       }
     }

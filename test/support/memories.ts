@@ -10,11 +10,11 @@ export const { Memory } = (
   }
 ).WebAssembly;
 
-/** An ArrayBuffer that `resize` shrinks and grows up to this size; what lies behind a smaller size is dropped. */
-export function resizable(byteLength: number): ArrayBuffer & { resize(byteLength: number): void } {
+/** An ArrayBuffer that `resize` shrinks and grows, by default up to this size; what lies behind a smaller size is dropped. */
+export function resizable(byteLength: number, maxByteLength = byteLength): ArrayBuffer & { resize(byteLength: number): void } {
   const Resizable = ArrayBuffer as unknown as new (
     length: number,
     options: { maxByteLength: number },
   ) => ArrayBuffer & { resize(byteLength: number): void };
-  return new Resizable(byteLength, { maxByteLength: byteLength });
+  return new Resizable(byteLength, { maxByteLength });
 }
