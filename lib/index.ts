@@ -12,6 +12,7 @@ export type { EngineOptions } from './engine/options.js';
 export type { VerifyProblem, VerifyReport } from './engine/protocol.js';
 export { TidemarkError, type TidemarkErrorCode, type TidemarkErrorOptions } from './errors.js';
 export { type Capabilities, capabilities } from './kernel/capabilities.js';
+export type { MapOptions } from './region/file.js';
 export { type AllocateOptions, Region } from './region/region.js';
 export type { RegionRange, RegionSource, WasmMemory } from './region/source.js';
 export type { Progress, Restoration, RestoreStats } from './restore/restore.js';

@@ -6,6 +6,7 @@ namespace {
 Napi::Object initialise(Napi::Env, Napi::Object exports) {
   tidemark::defineRegion(exports);
   tidemark::defineResidence(exports);
+  tidemark::defineMemory(exports);
   tidemark::defineRing(exports);
   tidemark::defineShadow(exports);
   tidemark::defineMisc(exports);

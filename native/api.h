@@ -6,6 +6,7 @@ namespace tidemark {
 // Each adds its verbs of lib/kernel/addon.ts, which says what they do.
 void defineRegion(Napi::Object exports);
 void defineResidence(Napi::Object exports);
+void defineMemory(Napi::Object exports);
 void defineRing(Napi::Object exports);
 void defineShadow(Napi::Object exports);
 void defineMisc(Napi::Object exports);

@@ -6,67 +6,16 @@
 #include "cleanup.h"
 #include "crc32c.h"
 #include "errors.h"
-#include "memory.h"
 #include "library.h"
 #include "probe.h"
-#include "region.h"
 #include "ring.h"
 #include "store_lock.h"
-#include "uffd_abi.h"
 
-// The verbs that are not about regions.
+// The verbs that are about neither regions nor the memory they are made of.
 
 namespace tidemark {
 
 namespace {
-/** Memory behind an ArrayBuffer. V8 accounts for it by itself: it has a deleter. */
-class Mapping {
- public:
-  Mapping(uint8_t* memory, size_t length) : memory_(memory), length_(length) {}
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-  ~Mapping() { release(); }
-  void release() {
-    if (memory_ == nullptr) return;
-    // When an environment ends, Node finalises its buffers before any cleanup hook runs, and other threads may be filling
-    // the memory: regions in it end first.
-    Region::closeWithin(memory_, length_);
-    munmap(memory_, length_);
-    memory_ = nullptr;
-  }
-  uint8_t* memory() const { return memory_; }
-
- private:
-  uint8_t* memory_;
-  const size_t length_;
-};
-
-/** 4 GiB in Node 20. Asked for beforehand: when an external buffer is too long, Node frees its finaliser twice. */
-uint64_t maxBufferLength(Napi::Env env) {
-  const Napi::Value value = env.RunScript("process.getBuiltinModule('node:buffer').constants.MAX_LENGTH");
-  return value.IsNumber() ? static_cast<uint64_t>(value.As<Napi::Number>().Int64Value()) : 1ull << 32;
-}
-
-Napi::Value allocate(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  const uint64_t byteLength = args.integer(0, "byteLength", 1ull << 46);
-  const bool hugePages = args.boolean(1, "hugePages");
-  if (byteLength == 0) throw ArgumentError(ArgumentError::kRange, "byteLength must not be 0");
-  if (byteLength > maxBufferLength(info.Env())) throw ArgumentError(ArgumentError::kRange, "byteLength must be at most what a buffer of this Node.js can have");
-  const size_t unit = hugePages ? 2 << 20 : hostPageSize();
-  const size_t mapped = (byteLength + unit - 1) / unit * unit;
-  auto* mapping = new Mapping(mapMemory(mapped, hugePages), mapped);
-  const auto finalise = [](napi_env, void*, void* hint) { delete static_cast<Mapping*>(hint); };
-  napi_value buffer;
-  const napi_status status = napi_create_external_arraybuffer(info.Env(), mapping->memory(), byteLength, finalise, mapping, &buffer);
-  if (status != napi_ok) {
-    // Whether Node still calls the finaliser depends on what failed: the mapping goes now, its few bytes are left to it.
-    mapping->release();
-    throw Napi::Error::New(info.Env());
-  }
-  return Napi::Value(info.Env(), buffer);
-}
-
 Napi::Value crc32cVerb(const Napi::CallbackInfo& info) {
   const Args args(info);
   const Span<uint8_t> bytes = args.bytes(0, "bytes");
@@ -219,7 +168,6 @@ void defineRing(Napi::Object exports) {
 }
 
 void defineMisc(Napi::Object exports) {
-  define<allocate>(exports, "allocate");
   define<crc32cVerb>(exports, "crc32c");
   define<crc32cPagesVerb>(exports, "crc32cPages");
   define<stateSum>(exports, "stateSum");

@@ -1,6 +1,7 @@
 #include "probe.h"
 
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <functional>
@@ -20,7 +21,8 @@ enum class Outcome { kNo, kYes, kUntried };
 /** Memory to try things on, tracked by a descriptor of its own. */
 class Range {
  public:
-  explicit Range(size_t length, bool hugePages = false) : length(length), memory(mapMemory(length, hugePages)) {}
+  explicit Range(size_t length, bool hugePages = false) : Range(length, mapMemory(length, hugePages)) {}
+  Range(size_t length, uint8_t* memory) : length(length), memory(memory) {}
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
   ~Range() { munmap(memory, length); }
@@ -55,6 +57,26 @@ bool testWrites() {
   write(range.hostPage(1));
   write(range.hostPage(2));
   return range.reports(1, 2) && range.reports(0, 0);
+}
+
+bool testShared() {
+  const size_t length = kTestPages * hostPageSize();
+  const int fd = memfd_create("tidemark-probe", MFD_CLOEXEC);
+  const bool sized = fd >= 0 && ftruncate(fd, static_cast<off_t>(length)) == 0;
+  void* mapped = sized ? mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+  if (fd >= 0) close(fd);
+  if (mapped == MAP_FAILED) return false;
+  Range range(length, static_cast<uint8_t*>(mapped));
+  write(range.hostPage(1));
+  range.track();
+  if (!range.reports(0, 0)) return false;
+  // A present page and a hole; then one that no page table knows of any more.
+  write(range.hostPage(1));
+  write(range.hostPage(2));
+  if (!range.reports(1, 2)) return false;
+  write(range.hostPage(3));
+  if (madvise(range.hostPage(3), hostPageSize(), MADV_DONTNEED) != 0) return false;
+  return range.reports(3, 1) && range.reports(0, 0);
 }
 
 bool testDropped() {
@@ -159,6 +181,7 @@ Napi::Object probe(Napi::Env env) {
   result.Set("reportsDroppedHuge", droppedHuge == Outcome::kUntried ? env.Null() : static_cast<Napi::Value>(Napi::Boolean::New(env, droppedHuge == Outcome::kYes)));
   result.Set("fillsArmed", attempt(false, testFill));
   result.Set("givesBack", attempt(false, testGiveBack));
+  result.Set("tracksShared", attempt(false, testShared));
   return result;
 }
 

@@ -12,6 +12,7 @@
 #include "memory.h"
 #include "pager.h"
 #include "probe.h"
+#include "shared_file.h"
 
 namespace tidemark {
 
@@ -327,9 +328,12 @@ Runs Region::populated(const uint8_t* start, size_t length, uint32_t fromPage) {
   // Whole host pages, so that the scan gets an aligned address.
   const uint32_t first = fromPage - fromPage % static_cast<uint32_t>(hostPageSize() / kPageSize);
   if (first == pages) return {};
-  // Shared memory and files have content that no page table of ours knows of.
-  if (!privateAnonymous_) return {{fromPage, pages - fromPage}};
-  Runs runs = pagemap::populated(page(first), length_ - first * kPageSize);
+  // Shared memory and files have content that no page table of ours knows of: of a file that was mapped here its file system is asked,
+  // of what somebody else has mapped every page may have some.
+  const std::shared_ptr<SharedFile> file = privateAnonymous_ ? nullptr : SharedFile::find(start_, length_);
+  if (!privateAnonymous_ && file == nullptr) return {{fromPage, pages - fromPage}};
+  const size_t rest = length_ - first * kPageSize;
+  Runs runs = file == nullptr ? pagemap::populated(page(first), rest) : file->populated(page(first), rest);
   for (Run& run : runs) run.first += first;
   if (residence_ != nullptr && residence_->anyMissing()) runs = together(runs, without(residence_->absent(), {{0, first}}));
   if (residence_ != nullptr && residence_->anyPoisoned()) runs = without(runs, residence_->poisoned());

@@ -113,6 +113,7 @@ function describe(found: Diagnosis): string {
         ['reports dropped huge pages', yes(kernel.reportsDroppedHuge, 'no; tidemark keeps huge pages away')],
         ['fills pages without making them dirty', yes(kernel.fillsArmed)],
         ['gives dirty pages back after a failure', yes(kernel.givesBack)],
+        ['tracks shared memory (tmpfs, memfd)', yes(kernel.tracksShared, 'no; only Region.map needs it')],
         ['serves faults from inside the kernel', yes(kernel.kernelFaults, 'no; only a lazy restore needs it')],
       ],
     ]);

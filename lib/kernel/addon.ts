@@ -23,6 +23,15 @@ export interface Addon {
   // --- memory -------------------------------------------------------------------------------------------
   /** A private anonymous mapping as an ArrayBuffer; unmapped when it is collected. `hugePages`: 2 MiB aligned, MADV_HUGEPAGE, populated. */
   allocate(byteLength: number, hugePages: boolean): ArrayBuffer;
+  /**
+   * A part of a file on tmpfs (memfds are such files) mapped shared, as an ArrayBuffer; unmapped when it is collected. `byteLength` 0: to the end. `create`: make it
+   * where it is missing, lengthen it where it is too short. ERR_UNTRACKABLE: a file of another kind. ERR_UNALIGNED. RangeError: the file is too short.
+   */
+  mapFile(path: string, byteOffset: number, byteLength: number, create: boolean): ArrayBuffer;
+  /** How many bytes of memory that `mapFile` made its file still has (else the length of `view`): to touch what lies behind is SIGBUS. */
+  mappedBytes(view: Uint8Array): number;
+  /** For the tests: what programs do to memory behind our back (`MemoryChange`). */
+  memoryChange(view: Uint8Array, how: number): void;
 
   // --- region: tracking ---------------------------------------------------------------------------------
   /** Registers `view` for write-protection with a userfaultfd of its own and arms all of it. EBUSY: tracked already. ERR_UNALIGNED. */
@@ -37,6 +46,8 @@ export interface Addon {
   regionScan(id: number, view: Uint8Array, rearm: boolean): Uint32Array;
   /** The pages from `fromPage` on that have content of their own (present or swapped); the others are zero. */
   regionPopulated(id: number, view: Uint8Array, fromPage: number): Uint32Array;
+  /** How many bytes of it are in huge pages. */
+  regionHuge(id: number, view: Uint8Array): number;
   /** Takes the protection off, so that every later scan reports these pages: gives dirty bits back. */
   regionGiveBack(id: number, view: Uint8Array, runs: Uint32Array): void;
 
@@ -344,6 +355,22 @@ export interface RawCapabilities {
   fillsArmed: boolean;
   /** UFFDIO_WRITEPROTECT mode 0 makes pages and holes reported again. */
   givesBack: boolean;
+  /** The same as `tracksWrites` with a memfd, and a written page that is dropped from the page table stays reported. */
+  tracksShared: boolean;
+}
+
+/** What `memoryChange` does to whole pages. */
+export enum MemoryChange {
+  /** MADV_DONTNEED. */
+  drop,
+  /** MADV_REMOVE. */
+  remove,
+  /** mprotect: read-only, and back. */
+  protect,
+  /** A forked child writes to them and ends. */
+  fork,
+  /** MADV_COLLAPSE: makes huge pages of them. */
+  collapse,
 }
 
 /** Pages in one staging segment, hence at most in one extent. */

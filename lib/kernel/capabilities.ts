@@ -21,6 +21,8 @@ export interface Capabilities {
   readonly reportsDroppedHuge: boolean | null;
   readonly fillsArmed: boolean;
   readonly givesBack: boolean;
+  /** Shared memory (tmpfs, memfd) is tracked too: `Region.map` works. */
+  readonly tracksShared: boolean;
   /** Faults from inside the kernel can be served: a lazy restore needs it, unless faults of user mode are enough for the caller (`lazy: 'user-faults'`). */
   readonly kernelFaults: boolean;
 }
@@ -87,6 +89,7 @@ function describe(raw: RawCapabilities): Capabilities {
     reportsDroppedHuge: raw.reportsDroppedHuge,
     fillsArmed: raw.fillsArmed,
     givesBack: raw.givesBack,
+    tracksShared: raw.tracksShared,
     kernelFaults: raw.kernelFaults,
   });
 }
@@ -103,4 +106,16 @@ export function requireTracking(): void {
   throw new TidemarkError('TIDEMARK_KERNEL_UNSUPPORTED', `memory cannot be tracked here: ${found.problems.join('; ')}`, {
     hint: 'Linux 6.7 or newer is needed; `tidemark doctor` says more',
   });
+}
+
+/** @throws {TidemarkError} as `requireTracking`, and `TIDEMARK_KERNEL_UNSUPPORTED` where shared memory is not tracked */
+export function requireShared(): void {
+  requireTracking();
+  if (capabilities().tracksShared) return;
+  const known = capabilities().features.includes('WP_HUGETLBFS_SHMEM');
+  throw new TidemarkError(
+    'TIDEMARK_KERNEL_UNSUPPORTED',
+    `shared memory cannot be tracked here: ${known ? 'a write to it was not reported exactly' : 'the kernel has no UFFD_FEATURE_WP_HUGETLBFS_SHMEM'}`,
+    { hint: 'use Region.allocate; shared memory needs a kernel with CONFIG_PTE_MARKER_UFFD_WP' },
+  );
 }

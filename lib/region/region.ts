@@ -5,6 +5,7 @@ import { fault } from '../faults.js';
 import { addon, PAGE_SIZE } from '../kernel/addon.js';
 import { capabilities, requireTracking } from '../kernel/capabilities.js';
 import { isBoolean, isNumber, isOptions, option } from '../options.js';
+import { describeFile, type MapOptions } from './file.js';
 import { describeSource, isWholePages, type RegionRange, type RegionSource, type Source, unaligned } from './source.js';
 
 export interface AllocateOptions {
@@ -98,6 +99,19 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     return new Region(describeSource(source, range)) as Region<B>;
   }
 
+  /**
+   * A file on tmpfs (in /dev/shm, or a memfd by its path /proc/self/fd/N), or a part of one, mapped shared: what is written to its `buffer` is in the
+   * file. Unmapped when the buffer is collected.
+   *
+   * Seen are writes to this buffer. Not seen are those by other processes, through other mappings of the file, by write(2) to it, and holes made in it.
+   * Who makes the file shorter takes the memory away: what a region finds out is `TIDEMARK_TRACKING_LOST`, what the program touches is SIGBUS.
+   * @throws {TidemarkError} `TIDEMARK_KERNEL_UNSUPPORTED` for a file that is not memory (on a disk, hugetlb), `TIDEMARK_NOT_FOUND`, `TIDEMARK_PERMISSION`,
+   * `TIDEMARK_UNALIGNED`, `TIDEMARK_NO_SPACE`; a `RangeError` where the file is too short
+   */
+  static map(path: string, options: MapOptions = {}): Region<ArrayBuffer> {
+    return new Region<ArrayBuffer>(describeFile(path, options));
+  }
+
   /** The whole buffer that holds the region; for a `WebAssembly.Memory` the current one. */
   get buffer(): B {
     return this.#source.buffer() as B;
@@ -111,6 +125,14 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
   /** Bytes in a page, as page numbers count them: 4,096. */
   get pageSize(): number {
     return PAGE_SIZE;
+  }
+
+  /**
+   * How many of its bytes are in huge pages (2 MiB) now: they are split as they are written, and by a restore.
+   * @throws {TidemarkError} `TIDEMARK_CLOSED`, `TIDEMARK_TRACKING_LOST`
+   */
+  hugeBytes(): number {
+    return this.#translate(() => addon().regionHuge(this.#id, this.view()));
   }
 
   /**
@@ -286,14 +308,13 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
 
   #view(): Uint8Array {
     const buffer = this.#source.buffer();
-    if (this.#source.byteOffset + this.#byteLength > buffer.byteLength) {
-      throw new TidemarkError(
-        'TIDEMARK_TRACKING_LOST',
-        `the memory of the region has shrunk to ${buffer.byteLength} bytes or was detached`,
-        {
-          hint: 'memory that is tracked must not be transferred or resized below the region; make a new region of it',
-        },
-      );
+    const there = this.#source.available?.() ?? buffer.byteLength;
+    if (this.#source.byteOffset + this.#byteLength > there) {
+      // What is cut off a file is zero when that grows again, and no scan reports it.
+      if (this.#source.available !== undefined) this.#allDirty = true;
+      throw new TidemarkError('TIDEMARK_TRACKING_LOST', `the memory of the region has shrunk to ${there} bytes or was detached`, {
+        hint: 'memory that is tracked must not be transferred or resized below the region; make a new region of it',
+      });
     }
     return new Uint8Array(buffer, this.#source.byteOffset, this.#byteLength);
   }
@@ -398,6 +419,15 @@ function open(view: Uint8Array): number {
         hint: 'close that region first',
         retryable: false,
       });
+    if (code === 'EOPNOTSUPP')
+      throw new TidemarkError(
+        'TIDEMARK_KERNEL_UNSUPPORTED',
+        'the memory is hugetlb: a scan of a hole in it can hang the thread unkillably',
+        {
+          cause,
+          hint: 'use transparent huge pages: Region.allocate with hugePages',
+        },
+      );
     if (cause instanceof TypeError || cause instanceof RangeError) throw cause;
     throw new TidemarkError('TIDEMARK_TRACKING_LOST', 'the kernel refused to track the memory', { cause });
   }

@@ -25,6 +25,8 @@ export interface Source {
   /** Fixed length, or undefined when the region grows with its source. */
   byteLength: number | undefined;
   grow?: (bytes: number) => void;
+  /** How many bytes of it may be touched, where others can take some away. */
+  available?: () => number;
 }
 
 /** Whether a region may end there: its last page would be shared with others. */

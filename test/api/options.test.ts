@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
 import { Checkpointer, CheckpointStore, Engine, Region } from '../../lib/index.js';
 import { Bench, freeMemory, type Method, options, refused } from './options.js';
 import { PAGE, withFolder } from './support.js';
@@ -10,6 +11,8 @@ async function all(iterable: AsyncIterable<unknown>): Promise<void> {
 
 const tagged = (buffer: unknown) => ({ [Symbol.toStringTag]: 'WebAssembly.Memory', buffer, grow() {} });
 const BYTES = 8 * PAGE;
+/** Made by the first that maps it. */
+const FILE = `/dev/shm/tidemark-options-${process.pid}`;
 const region = Region.allocate(PAGE);
 const [notName, notObject] = [wrong('name'), wrong('object')];
 const cycle: Record<string, unknown> = {};
@@ -32,6 +35,21 @@ const TABLE: Record<string, Method> = {
     (_, options) => Region.allocate(1, options).close(),
     { shared: ['boolean', true], hugePages: ['boolean', false] },
     { sync: true },
+  ),
+  'Region.map(path)': {
+    sync: true,
+    call: (_, path) => Region.map(path, { create: true, byteLength: PAGE }).close(),
+    wrong: [undefined, ...wrong('string'), '/dev/shm/tidemark\0'],
+    good: [FILE],
+  },
+  'Region.map(, options)': options(
+    (_, options) => Region.map(FILE, options).close(),
+    {
+      byteOffset: [notInteger(0, 2 ** 43), 0],
+      byteLength: [notInteger(1, 2 ** 43), PAGE],
+      create: ['boolean', true],
+    },
+    { sync: true, needed: () => ({ create: true, byteLength: PAGE }) },
   ),
   'Region.of(source)': {
     sync: true,
@@ -268,6 +286,8 @@ const TABLE: Record<string, Method> = {
 };
 
 describe('api: options with wrong values', () => {
+  after(() => rmSync(FILE, { force: true }));
+
   for (const [name, method] of Object.entries(TABLE)) {
     it(name, async () => {
       await withFolder(async (folder) => {

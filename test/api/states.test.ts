@@ -56,6 +56,7 @@ const TABLE: Record<string, Row> = {
   'region.buffer': ['get', ({ region }) => region.buffer, OK],
   'region.byteLength': ['get', ({ region }) => region.byteLength, OK],
   'region.pageSize': ['get', ({ region }) => region.pageSize, OK],
+  'region.hugeBytes': ['get', ({ region }) => region.hugeBytes(), where([CLOSED, ['regionClosed']])],
   'region.dirtyRanges': ['get', ({ region }) => region.dirtyRanges(), where([CLOSED, ['regionClosed']])],
   'region.takeDirtyRanges': ['get', ({ region }) => region.takeDirtyRanges(), where([BUSY, CLAIMED], [CLOSED, ['regionClosed']])],
   'region.close': ['sync', ({ region }) => region.close(), where([BUSY, CLAIMED])],

@@ -267,11 +267,15 @@ describe('kernel: types of arguments', () => {
       const runs = new Uint32Array();
       const good: Record<string, unknown[]> = {
         allocate: [PAGE_SIZE, false],
+        mapFile: ['/dev/shm/no-such-file', 0, 0, false],
+        mappedBytes: [view],
+        memoryChange: [new Uint8Array(addon().allocate(PAGE_SIZE, false)), 0],
         regionOpen: [new Uint8Array(addon().allocate(PAGE_SIZE, false))],
         regionExtend: [id, view],
         regionReset: [id, view],
         regionScan: [id, view, true],
         regionPopulated: [id, view, 0],
+        regionHuge: [id, view],
         regionGiveBack: [id, view, runs],
         copyPages: [id, view, runs, 0, new Uint8Array(), new Int32Array(), new Uint32Array(), new Uint32Array(), 1],
         regionFill: [id, new Uint8Array(), new Uint32Array()],

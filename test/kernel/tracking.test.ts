@@ -229,6 +229,7 @@ describe('kernel: tracking', () => {
       ]) {
         assert.throws(() => addon().regionScan(id, wrong, false), code('ERR_MOVED'));
         assert.throws(() => addon().regionPopulated(id, wrong, 0), code('ERR_MOVED'));
+        assert.throws(() => addon().regionHuge(id, wrong), code('ERR_MOVED'));
         assert.throws(() => addon().regionGiveBack(id, wrong, new Uint32Array()), code('ERR_MOVED'));
         assert.throws(() => addon().regionReset(id, wrong), code('ERR_MOVED'));
         assert.throws(() => addon().regionExtend(id, wrong), code('ERR_MOVED'));
@@ -329,6 +330,7 @@ describe('kernel: tracking', () => {
       () => addon().regionExtend(id, view),
       () => addon().regionReset(id, view),
       () => addon().regionPopulated(id, view, 0),
+      () => addon().regionHuge(id, view),
       () => addon().regionGiveBack(id, view, new Uint32Array()),
       () => addon().regionFill(id, new Uint8Array(), new Uint32Array()),
       () => addon().regionZero(id, new Uint32Array()),

@@ -20,6 +20,7 @@ import {
   type EngineStats,
   type Json,
   type ListOptions,
+  type MapOptions,
   type PrecopyOptions,
   type Progress,
   Region,
@@ -58,7 +59,15 @@ Region.allocate(4096, allocateOptions);
 Region.allocate(4096, { huge: true });
 // @ts-expect-error bytes are a number
 Region.allocate('4096');
-// @ts-expect-error regions are made by allocate and of
+const mapOptions: MapOptions = { byteOffset: 0, byteLength: 4096, create: true };
+const file = Region.map('/dev/shm/state', mapOptions);
+same<typeof file, Region<ArrayBuffer>>(true);
+// @ts-expect-error no such option
+Region.map('/dev/shm/state', { length: 4096 });
+// @ts-expect-error a path is a string
+Region.map(5);
+same<ReturnType<typeof plain.hugeBytes>, number>(true);
+// @ts-expect-error regions are made by allocate, map and of
 new Region();
 
 declare const memory: WasmMemory;
