@@ -55,9 +55,7 @@ void Region::fill(const uint8_t* source, const std::vector<uint32_t>& pages) {
   }
   // UFFDIO_COPY fills what has no content yet, of private anonymous memory and of files that were mapped here (twice as fast as writing
   // there); of anything else the content is in a page cache already. And it takes whole host pages.
-  const std::shared_ptr<SharedFile> file = privateAnonymous_ ? nullptr : SharedFile::find(start_, length_);
-  const bool canCopy = (privateAnonymous_ || file != nullptr) && hostPageSize() == kPageSize;
-  const auto look = [&](uint32_t from, size_t length) { return file == nullptr ? pagemap::present(page(from), length, true) : file->populated(page(from), length); };
+  const bool canCopy = (privateAnonymous_ || SharedFile::find(start_, length_) != nullptr) && hostPageSize() == kPageSize;
   // What is present is found out before: writing there and arming again is twice as fast as being told EEXIST, for which
   // the kernel has copied the page in vain. One look at everything, or where that is far more than the runs, at each run.
   const size_t span = pages.empty() ? 0 : pages.back() - pages.front() + 1;
@@ -66,7 +64,7 @@ void Region::fill(const uint8_t* source, const std::vector<uint32_t>& pages) {
   uint32_t presentFrom = 0;
   if (canCopy && together && span > 0) {
     presentFrom = pages.front();
-    present = look(presentFrom, span * kPageSize);
+    present = pagemap::present(page(presentFrom), span * kPageSize, true);
   }
   size_t next = 0;
   bool anyWritten = false;
@@ -80,7 +78,7 @@ void Region::fill(const uint8_t* source, const std::vector<uint32_t>& pages) {
     }
     if (!together) {
       presentFrom = first;
-      present = look(first, count * kPageSize);
+      present = pagemap::present(page(first), count * kPageSize, true);
       next = 0;
     }
     for (uint32_t at = first; at < first + count;) {
@@ -135,7 +133,8 @@ void Region::copyRun(const uint8_t* source, uint32_t first, uint32_t count) {
     if (done == count) return;
     // EEXIST: swapped out, or present since just now. ENOENT: the range goes on in another mapping.
     if (error != EEXIST && error != ENOENT) throw SystemError(error, "ioctl(UFFDIO_COPY)");
-    // Of a file: reserved by fallocate(2), and then probably all that follows is.
+    // Of a file: in the page cache and not in our page table, or reserved by fallocate(2), and then probably all that follows is. (To
+    // ask the file beforehand is no help: SEEK_HOLE walks over all that has content, however far that goes.)
     const uint32_t next = privateAnonymous_ ? 1 : count - done;
     rewrite(source + done * kPageSize, first + done, next, error != EEXIST);
     done += next;

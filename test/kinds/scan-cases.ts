@@ -227,8 +227,9 @@ export const SCAN_CASES: readonly ScanCase[] = [
       memory.expect([10, 20]);
       memory.touch(12);
       memory.change(MemoryChange.remove, 11, 3);
+      memory.change(MemoryChange.remove, 20, 1);
       memory.expect([12, 1]);
-      assert.deepEqual(memory.populated, [10, 1, 14, 16]);
+      assert.deepEqual(memory.populated, [10, 1, 14, 6, 21, 9]);
       assert.equal(memory.read(11, 3), 0);
       memory.expect([]);
       memory.touch(11, 13);

@@ -66,7 +66,9 @@ describe('scan and arm', () => {
             const done = workers.map((worker) => new Promise((resolve) => worker.once('message', resolve)));
             // What the scans have reported, as it was after each of them: a copy that is brought up to date by nothing else.
             const copy = view.slice();
+            const deadline = performance.now() + 20_000;
             for (let scans = 0; scans < 400 || Atomics.load(flags, 1) < 200; scans++) {
+              assert.ok(performance.now() < deadline, 'the writers are not getting on');
               for (const page of toPages(region.takeDirtyRanges()))
                 copy.set(view.subarray(page * PAGE, (page + 1) * PAGE), page * PAGE);
               if (scans % 20 === 0) await new Promise((resolve) => setImmediate(resolve));
