@@ -1,11 +1,11 @@
 import { Checkpointer, CheckpointStore, Engine } from '../../lib/index.js';
 import { storeFolders } from '../support/folders.js';
-import { assert, assertSame, copyOf, edit, range, stored, withCheckpointer } from '../support/kit.js';
+import { assert, assertSame, copyOf, edit, PAGE, range, stored, withCheckpointer } from '../support/kit.js';
 import { endKinds, KINDS, withMade } from './kinds.js';
 import { PAGES, STEPS, TOUCHED, takeThree } from './steps.js';
 
 describe('kinds of memory', () => {
-  const folder = storeFolders();
+  const folder = storeFolders('/dev/shm');
   const engine = new Engine();
   after(async () => {
     await endKinds();
@@ -35,10 +35,10 @@ describe('kinds of memory', () => {
       const store = await CheckpointStore.open(folder(), { createIfMissing: true, engine });
       const model = await withMade(from, PAGES, (memory) =>
         withCheckpointer(store, { regions: { r: memory.region }, durability: 'relaxed' }, async (c) => {
-          await memory.write(range(0, 600), 1);
+          await memory.write(range(0, 300), 1);
           await c.checkpoint();
-          edit(memory.bytes(), range(10, 100), 2);
-          memory.bytes().fill(0, 300 * 4096, 310 * 4096);
+          edit(memory.bytes(), range(10, 50), 2);
+          memory.bytes().fill(0, 150 * PAGE, 160 * PAGE);
           await c.checkpoint();
           return copyOf(memory.bytes());
         }),

@@ -6,7 +6,7 @@ import type { Readable, Writable } from 'node:stream';
 /** MFD_HUGETLB of memfd_create(2). */
 export const HUGETLB = 4;
 
-/** Makes one at a time, and keeps it until it is asked for the next. */
+/** Answers in one piece; makes one at a time, and keeps it until it is asked for the next. */
 const MAKER = `
 import os, sys
 fd = -1
@@ -19,7 +19,7 @@ for line in sys.stdin:
         os.ftruncate(fd, size)
     except OSError:
         fd = -1
-    print(fd, flush=True)
+    os.write(1, b"%d\\n" % fd)
 `;
 
 let maker: ChildProcessByStdio<Writable, Readable, null> | undefined;
