@@ -313,7 +313,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
       // What is cut off a file is zero when that grows again, and no scan reports it.
       if (this.#source.available !== undefined) this.#allDirty = true;
       throw new TidemarkError('TIDEMARK_TRACKING_LOST', `the memory of the region has shrunk to ${there} bytes or was detached`, {
-        hint: 'memory that is tracked must not be transferred or resized below the region; make a new region of it',
+        hint: 'memory that is tracked, and the file behind it, must not be transferred or made shorter than the region; make a new region of it',
       });
     }
     return new Uint8Array(buffer, this.#source.byteOffset, this.#byteLength);

@@ -189,6 +189,24 @@ describe('files that are mapped', () => {
     region.close();
   });
 
+  it('that are shorter end who touches what is missing, while what asks the region is told', async () => {
+    const ends = inChild(
+      {},
+      async ({ Region, fs, report, PAGE }, path) => {
+        const region = Region.map(path);
+        fs.truncateSync(path, PAGE);
+        try {
+          region.takeDirtyRanges();
+        } catch (error) {
+          report((error as { code?: string }).code);
+        }
+        new Uint8Array(region.buffer)[2 * PAGE] = 1;
+      },
+      newFile(4 * PAGE),
+    );
+    await assert.rejects(ends, /signal SIGBUS/);
+  });
+
   it('take memory only for what is in them: a checkpoint, a restore and pages that become zero leave holes', async () => {
     const path = newPath();
     const store = folder();
