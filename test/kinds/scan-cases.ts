@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync, readSync } from 'node:fs';
 import { addon, MemoryChange } from '../../lib/kernel/addon.js';
+import { capabilities } from '../../lib/kernel/capabilities.js';
 import { PAGE, range } from '../support/kit.js';
 import type { Kind, Made } from './kinds.js';
 
@@ -76,7 +77,8 @@ const single = (pages: number[]): number[] => pages.flatMap((page) => [page, 1])
 const everyOther = (runs: number): number[] => Array.from({ length: runs }, (_, k) => 2 * k + 1);
 const isPrivate = (kind: Kind): boolean => kind.file !== true;
 const isFile = (kind: Kind): boolean => kind.file === true;
-const isHuge = (kind: Kind): boolean => kind.populated === true;
+/** Where huge pages can be had. */
+const isHuge = (kind: Kind): boolean => kind.populated === true && capabilities().reportsDroppedHuge === true;
 const HUGE = 512;
 const HUGE_BYTES = HUGE * PAGE;
 
