@@ -203,77 +203,6 @@ void Region::extend(const uint8_t* start, size_t length) {
   if (range != registry().ranges.end()) range->second.end = start_ + length;
 }
 
-void Region::becomeLazy(const Runs& missing, bool userFaults, std::function<void()> notify) {
-  const std::unique_lock<std::shared_mutex> hold(mutex_);
-  checkOpen();
-  check(missing);
-  if (!privateAnonymous_ || hostPageSize() != kPageSize) throw CodedError("ERR_SHARED", "only private anonymous memory in pages of 4 KiB can be filled when it is touched");
-  bool kernelFaults = false;
-  auto userfault = std::make_shared<Userfault>(Userfault::forServing(kernelFaults));
-  if (!kernelFaults && !userFaults) throw CodedError("ERR_USER_MODE", "faults that the kernel has on memory of this process cannot be served without a privilege");
-  for (const Run& run : missing) {
-    if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");
-  }
-  forgetTracking();
-  const auto residence = std::make_shared<Residence>(userfault, start_, static_cast<uint32_t>(length_ / kPageSize), missing, std::move(notify));
-  // Before the first fault: nobody waits for a thread that could not be made.
-  const uint64_t key = pager::add(residence);
-  try {
-    userfault->registerForServing(start_, length_);
-    userfault_ = userfault;
-    residence_ = residence;
-    pagerKey_ = key;
-    arm(start_, length_);
-  } catch (...) {
-    residence->end();
-    pager::remove(key);
-    residence_ = nullptr;
-    userfault_ = nullptr;
-    throw;
-  }
-}
-
-std::shared_ptr<Residence> Region::residence() {
-  const std::shared_lock<std::shared_mutex> hold(mutex_);
-  return residence_;
-}
-
-Residence& Region::lazy() const {
-  checkOpen();
-  if (residence_ == nullptr) throw CodedError("ERR_NOT_LAZY", "the region was not restored lazily");
-  return *residence_;
-}
-
-size_t Region::supply(const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy) {
-  const std::shared_lock<std::shared_mutex> hold(mutex_);
-  Residence& residence = lazy();
-  check(pages);
-  return residence.supply(source, pages, byFault, beforeCopy);
-}
-
-void Region::poison(const Runs& pages) {
-  const std::shared_lock<std::shared_mutex> hold(mutex_);
-  Residence& residence = lazy();
-  check(pages);
-  residence.poison(pages);
-}
-
-Runs Region::poisoned(bool drop) {
-  Runs poisoned;
-  {
-    const std::shared_lock<std::shared_mutex> hold(mutex_);
-    poisoned = residence_ == nullptr ? lost_ : residence_->poisoned();
-    if (!drop) return poisoned;
-    // Where there is a residence, the event makes them plain pages.
-    for (const Run& run : poisoned) {
-      if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");
-    }
-  }
-  const std::unique_lock<std::shared_mutex> hold(mutex_);
-  lost_.clear();
-  return poisoned;
-}
-
 namespace {
 /** Both ascending. */
 Runs without(const Runs& runs, const Runs& others) {
@@ -314,10 +243,13 @@ Runs Region::scan(const uint8_t* start, size_t length, bool rearm) {
   const std::shared_lock<std::shared_mutex> hold(mutex_);
   check(start, length);
   checkReadable(start_, length_);
-  const Runs runs = pagemap::written(start_, length_, rearm);
-  // Nobody can read what is poisoned.
-  if (residence_ != nullptr && residence_->anyPoisoned()) return without(runs, residence_->poisoned());
-  return lost_.empty() ? runs : without(runs, lost_);
+  const auto look = [&] { return pagemap::written(start_, length_, rearm); };
+  if (residence_ == nullptr) return lost_.empty() ? look() : without(look(), lost_);
+  return residence_->steadily([&] {
+    const Runs runs = look();
+    // Nobody can read what is poisoned.
+    return residence_->anyPoisoned() ? without(runs, residence_->poisoned()) : runs;
+  });
 }
 
 Runs Region::populated(const uint8_t* start, size_t length, uint32_t fromPage) {

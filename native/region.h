@@ -35,15 +35,17 @@ class Region {
   /** Copies pages, each to its target. From any thread. */
   void read(const std::vector<uint32_t>& pages, const std::vector<uint8_t*>& targets);
   /**
-   * From now on these pages are missing: dropped, and filled when they are touched or before. Everything is clean and armed when it returns. Throws ERR_SHARED for memory
-   * that is not private and anonymous, ERR_USER_MODE where faults of the kernel do not come and `userFaults` does not allow that.
+   * From now on these pages are missing: dropped, and filled when they are touched or before. Everything is clean and armed when it returns. Throws ERR_SHARED for shared memory
+   * that `Region.map` has not mapped, ERR_USER_MODE where faults of the kernel do not come and `userFaults` does not allow that.
    */
-  void becomeLazy(const Runs& missing, bool userFaults, std::function<void()> notify);
+  std::shared_ptr<Residence> becomeLazy(const Runs& missing, bool userFaults, std::function<void()> notify);
   /** Since `becomeLazy`; null before. */
   std::shared_ptr<Residence> residence();
-  /** As `Residence` has them, while the region is neither closed nor changed. Throw ERR_NOT_LAZY. */
-  size_t supply(const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy);
-  void poison(const Runs& pages);
+  /** As `Residence` has them, while the region is neither closed nor changed. Throw ERR_NOT_LAZY where it has another residence by now. */
+  size_t supply(const std::shared_ptr<Residence>& residence, const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy);
+  void poison(const std::shared_ptr<Residence>& residence, const Runs& pages);
+  /** Waits until those of the pages that are missing are there, or poisoned; false where none was. */
+  bool fetch(const Runs& pages);
   /** The pages that a lazy restore could not restore, or lost with the tracking; with `drop` they are zero then, and count as written. */
   Runs poisoned(bool drop);
   /** Calls `body` while the region can be neither closed nor changed. */
@@ -75,7 +77,7 @@ class Region {
   void check(const Runs& runs) const;
   /** Ascending, and within the region. */
   void check(const std::vector<uint32_t>& pages) const;
-  Residence& lazy() const;
+  void checkLazy(const std::shared_ptr<Residence>& residence) const;
   /** The whole host pages that a run is part of: the run itself where these have 4 KiB. */
   Run hostPages(const Run& run) const;
   template <typename Write>

@@ -1,11 +1,14 @@
 #include "residence.h"
 
 #include <sched.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
 
+#include "copy.h"
 #include "errors.h"
 
 namespace tidemark {
@@ -13,6 +16,9 @@ namespace tidemark {
 namespace {
 /** Pages copied while the gate is held: an event waits no longer than for these. */
 constexpr uint32_t kAtOnce = 64;
+/** Pages that are asked for together, and how long is waited for them between two looks. */
+constexpr size_t kFetchedAtOnce = 256;
+constexpr auto kLook = std::chrono::milliseconds(20);
 /** Touched pages that are remembered. */
 constexpr size_t kMostTouched = 1 << 20;
 alignas(kPageSize) const uint8_t kZeroPage[kPageSize] = {};
@@ -119,14 +125,23 @@ void Residence::copyClaimed(const uint8_t* source, uint32_t first, uint32_t coun
     if (error == EAGAIN || error == EINTR) readEvents();
     // Of several pages, also when they lie in two mappings (mprotect or madvise of a part have split it).
     else if (isNotOurs(error) && several) most = 1;
-    // Nobody can wait for it, and it reads as zero.
-    else if (isNotOurs(error)) set(first + done++, kLost);
+    // It reads as zero.
+    else if (isNotOurs(error)) lose(first + done++);
     else if (error != 0) throw SystemError(error, "ioctl(UFFDIO_COPY)");
   }
 }
 
+void Residence::lose(uint32_t number) {
+  set(number, kLost);
+  userfault_->wake(page(number), kPageSize);
+  const std::lock_guard<std::mutex> guard(mutex_);
+  waiting_.erase(number);
+  resolved_.notify_all();
+}
+
 void Residence::noteFilled(uint32_t first, uint32_t count, bool byFault) {
   const std::lock_guard<std::mutex> guard(mutex_);
+  resolved_.notify_all();
   (byFault ? byFault_ : ahead_) += count;
   if (waiting_.empty()) return;
   const auto now = Clock::now();
@@ -164,7 +179,8 @@ void Residence::poison(const Runs& pages) {
       // Where one mapping ends and another begins is found by halves.
       else if (tried > 1) most = tried / 2;
       // EEXIST: there already, whoever put it there. Else the memory is not there, or not ours, any more.
-      else set(run.first + k++, error == EEXIST ? kPlain : kLost);
+      else if (error == EEXIST) set(run.first + k++, kPlain);
+      else lose(run.first + k++);
     }
   }
 }
@@ -182,8 +198,48 @@ int Residence::poisonRun(uint32_t first, uint32_t count) {
   }
   for (uint32_t k = 0; k < count; k++) set(first + k, kPoisoned);
   const std::lock_guard<std::mutex> guard(mutex_);
+  resolved_.notify_all();
   for (uint32_t k = 0; k < count && !waiting_.empty(); k++) waiting_.erase(first + k);
   return 0;
+}
+
+bool Residence::isMissing(uint32_t number) const { return number < pageCount_ && (states_[number] == kMissing || states_[number] == kFilling); }
+
+bool Residence::fetch(const Runs& pages) {
+  if (!anyMissing()) return false;
+  bool any = false;
+  std::vector<uint32_t> some;
+  const auto await = [&] {
+    if (some.empty()) return;
+    any = true;
+    {
+      const std::lock_guard<std::mutex> guard(mutex_);
+      const auto now = Clock::now();
+      for (const uint32_t number : some) {
+        if (waiting_.emplace(number, now).second) faults_.push_back(number);
+      }
+    }
+    notify_();
+    std::unique_lock<std::mutex> lock(mutex_);
+    const auto isThere = [&] { return std::none_of(some.begin(), some.end(), [&](uint32_t number) { return isMissing(number); }); };
+    while (!isThere()) resolved_.wait_for(lock, kLook);
+    some.clear();
+  };
+  for (const Run& run : pages) {
+    for (uint32_t k = 0; k < run.count; k++) {
+      if (!isMissing(run.first + k)) continue;
+      some.push_back(run.first + k);
+      if (some.size() == kFetchedAtOnce) await();
+    }
+  }
+  await();
+  return any;
+}
+
+void Residence::began() {
+  // The last event of what was dropped has been read, and who read it has let the gate go.
+  const auto hold = passAlone();
+  began_ = true;
 }
 
 void Residence::end() {
@@ -196,7 +252,7 @@ void Residence::readEvents() {
   {
     const auto hold = passAlone();
     std::array<uffd_msg, 32> messages;
-    std::vector<uint32_t> holes;
+    std::vector<std::pair<uint32_t, bool>> holes;
     for (;;) {
       const size_t count = userfault_->read(messages.data(), messages.size());
       for (size_t k = 0; k < count; k++) {
@@ -206,14 +262,13 @@ void Residence::readEvents() {
         } else if (message.event == UFFD_EVENT_PAGEFAULT) {
           const uint64_t number = (message.arg.pagefault.address - reinterpret_cast<uintptr_t>(start_)) / kPageSize;
           if (number >= pageCount_) continue;
-          const auto state = static_cast<State>(states_[number].load());
-          if (state == kMissing || state == kFilling) onFault(static_cast<uint32_t>(number));
-          else holes.push_back(static_cast<uint32_t>(number));
+          if (isMissing(static_cast<uint32_t>(number))) onFault(static_cast<uint32_t>(number));
+          else holes.emplace_back(number, (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0);
         }
       }
       // Only when there is no event left: before that everything is EAGAIN.
       if (count == messages.size()) continue;
-      while (!holes.empty() && answerHole(holes.back()) != EAGAIN) holes.pop_back();
+      while (!holes.empty() && answerHole(holes.back().first, holes.back().second) != EAGAIN) holes.pop_back();
       if (holes.empty()) break;
       sched_yield();
     }
@@ -238,13 +293,14 @@ void Residence::onRemove(uint64_t from, uint64_t to) {
   to = std::min(to, end);
   if (from >= to) return;
   const auto first = static_cast<uint32_t>((from - base) / kPageSize);
-  forget({{first, static_cast<uint32_t>((to - from) / kPageSize)}});
+  if (began_) forget({{first, static_cast<uint32_t>((to - from) / kPageSize)}});
   // Who waits for one of them touches it again, and finds a hole.
   userfault_->wake(page(first), to - from);
 }
 
 void Residence::forget(const Runs& pages) {
   const std::lock_guard<std::mutex> guard(mutex_);
+  resolved_.notify_all();
   for (const Run& run : pages) {
     for (uint32_t k = 0; k < run.count; k++) {
       if (states_[run.first + k] != kPlain) set(run.first + k, kPlain);
@@ -253,7 +309,7 @@ void Residence::forget(const Runs& pages) {
   }
 }
 
-int Residence::answerHole(uint32_t number) {
+int Residence::answerHole(uint32_t number, bool write) {
   uint8_t* const target = page(number);
   bool armed = false;
   try {
@@ -263,9 +319,29 @@ int Residence::answerHole(uint32_t number) {
     // Not tracked any more.
   }
   int error = 0;
-  userfault_->tryCopy(target, kZeroPage, kPageSize, armed, error);
-  if (error != 0 && error != EAGAIN) userfault_->wake(target, kPageSize);
+  if (write) userfault_->tryCopy(target, kZeroPage, kPageSize, armed, error);
+  else error = mapZero(number, armed);
+  if (error != EAGAIN) userfault_->wake(target, kPageSize);
   return error;
+}
+
+/** For who only reads: the kernel's page of zeros, which takes no memory. It cannot be armed in the same step, nor mapped over the marker of an armed hole. */
+int Residence::mapZero(uint32_t number, bool armed) {
+  uint8_t* const target = page(number);
+  int error = armed ? userfault_->tryProtect(target, kPageSize, false) : 0;
+  if (error == 0) error = userfault_->tryZero(target, kPageSize);
+  if (error != 0 || !armed) return error;
+  // Written before it was armed: no scan would report it. (It cannot have been dropped: that waits until its event is read.)
+  if (userfault_->tryProtect(target, kPageSize, true) == 0 && !isZeroThere(number)) userfault_->tryProtect(target, kPageSize, false);
+  return 0;
+}
+
+/** Through the kernel, as it may be unmapped. */
+bool Residence::isZeroThere(uint32_t number) const {
+  alignas(kPageSize) uint8_t found[kPageSize];
+  iovec to{found, kPageSize};
+  iovec from{page(number), kPageSize};
+  return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == static_cast<ssize_t>(kPageSize) && isZero(found);
 }
 
 std::vector<uint32_t> Residence::takeFaults() {

@@ -2,6 +2,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -35,7 +36,7 @@ struct ResidenceStats {
  */
 class Residence {
  public:
-  /** @param notify faults wait that nobody was told of; may do no more than pass that on */
+  /** @param notify faults wait that nobody was told of; may do no more than pass that on. Until `began` what is dropped stays missing: who makes it so drops it. */
   Residence(std::shared_ptr<Userfault> userfault, uint8_t* start, uint32_t pageCount, const Runs& missing, std::function<void()> notify);
 
   /**
@@ -52,6 +53,16 @@ class Residence {
 
   /** Pages that were touched and are missing, each told once. */
   std::vector<uint32_t> takeFaults();
+  /** What is missing has been dropped. */
+  void began();
+  /** Has those of the pages that are missing filled, and waits until they are there or poisoned; false where none was. */
+  bool fetch(const Runs& pages);
+  /** Calls `body` while no page changes from missing to anything else, or the other way. */
+  template <typename Body>
+  auto steadily(Body&& body) {
+    const auto hold = pass();
+    return body();
+  }
   /** Pages that are likely to be touched, in that order: `touched` begins with them. */
   void expect(std::vector<uint32_t> pages);
   /** Pages in the order in which they were first touched, those expected first; up to `most`. What was there before it was touched is not among them, unless it was expected. */
@@ -88,8 +99,12 @@ class Residence {
   int poisonRun(uint32_t first, uint32_t count);
   // With the gate held alone.
   void onFault(uint32_t number);
+  bool isMissing(uint32_t number) const;
+  bool isZeroThere(uint32_t number) const;
   void onRemove(uint64_t from, uint64_t to);
-  int answerHole(uint32_t number);
+  int answerHole(uint32_t number, bool write);
+  int mapZero(uint32_t number, bool armed);
+  void lose(uint32_t number);
   void noteFilled(uint32_t first, uint32_t count, bool byFault);
 
   const std::shared_ptr<Userfault> userfault_;
@@ -100,12 +115,15 @@ class Residence {
   std::atomic<uint64_t> missingCount_{0};
   std::atomic<uint64_t> poisonedCount_{0};
   std::atomic<bool> ended_{false};
+  std::atomic<bool> began_{false};
   std::shared_mutex gate_;
   /** Threads that want it alone: those that come to copy let them go first, or the pager might never get in. */
   std::atomic<int> wanted_{0};
 
   /** Guards what follows. Taken last. */
   mutable std::mutex mutex_;
+  /** Pages that were missing are not any more. */
+  std::condition_variable resolved_;
   std::vector<uint32_t> faults_;
   std::vector<uint32_t> expected_;
   std::vector<uint32_t> touched_;

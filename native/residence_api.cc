@@ -1,11 +1,12 @@
-#include <atomic>
 #include <cstring>
 #include <mutex>
+#include <utility>
 
 #include "api.h"
 #include "args.h"
 #include "cleanup.h"
 #include "errors.h"
+#include "exiting.h"
 #include "region.h"
 #include "registry.h"
 #include "shadow.h"
@@ -13,47 +14,71 @@
 namespace tidemark {
 
 namespace {
-/** The environment that serves the faults of a region: it is woken when some wait, and when it ends, what is missing is poisoned. */
+/** The environment that serves the faults of a residence: it is woken when some wait, and when it ends, what is missing is poisoned. */
 class Server {
  public:
-  Server(uint32_t region, napi_threadsafe_function wake) : region_(region), wake_(wake) {}
+  Server(uint32_t region, napi_threadsafe_function wake) : region(region), wake_(wake) {}
+
+  /** Throws ERR_NOT_LAZY when it is gone, with its region or with another restore of that. */
+  std::shared_ptr<Residence> residence() const {
+    const std::shared_ptr<Residence> found = residence_.lock();
+    if (found == nullptr) throw CodedError("ERR_NOT_LAZY", "the region is closed, or another restore of it has begun");
+    return found;
+  }
+  void serve(napi_env env, uint32_t number, const std::shared_ptr<Residence>& residence) {
+    residence_ = residence;
+    // Added behind the thread-safe function, so that it runs before that is taken down.
+    cleanup_ = Cleanup::add(env, ended, number);
+  }
 
   void notify() {
     const std::lock_guard<std::mutex> guard(mutex_);
     if (wake_ != nullptr) napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
   }
 
-  /** In the thread of the environment. */
-  void end() {
+  /** In the thread of the environment; null: it is ending. */
+  void end(napi_env env) {
+    if (env != nullptr) Cleanup::remove(env, std::exchange(cleanup_, nullptr));
     {
       const std::lock_guard<std::mutex> guard(mutex_);
       if (wake_ != nullptr) napi_release_threadsafe_function(wake_, napi_tsfn_abort);
       wake_ = nullptr;
     }
-    try {
-      const std::shared_ptr<Residence> residence = Region::find(region_)->residence();
-      if (residence != nullptr) residence->end();
-    } catch (const CodedError&) {
-      // Closed, and so nobody waits for anything.
-    }
+    if (env == nullptr) exiting::prepare();
+    const std::shared_ptr<Residence> residence = residence_.lock();
+    if (residence != nullptr) residence->end();
   }
 
+  const uint32_t region;
+
  private:
-  const uint32_t region_;
+  static void ended(uint32_t number);
   std::mutex mutex_;
   napi_threadsafe_function wake_;
+  std::weak_ptr<Residence> residence_;
+  Cleanup* cleanup_ = nullptr;
 };
 
+/** Until the residence is gone: also when it is not served any more there are things to be asked. */
 Registry<Server>& servers() {
   static Registry<Server>& instance = *new Registry<Server>();
   return instance;
 }
 
-std::shared_ptr<Residence> residenceOf(const Args& args) {
-  const std::shared_ptr<Residence> residence = Region::find(args.id(0))->residence();
-  if (residence == nullptr) throw CodedError("ERR_NOT_LAZY", "the region was not restored lazily");
-  return residence;
+void Server::ended(uint32_t number) {
+  const std::shared_ptr<Server> server = servers().find(number);
+  if (server == nullptr) return;
+  server->cleanup_ = nullptr;
+  server->end(nullptr);
 }
+
+std::shared_ptr<Server> serverOf(const Args& args) {
+  const std::shared_ptr<Server> server = servers().find(args.id(0));
+  if (server == nullptr) throw CodedError("ERR_NOT_LAZY", "the region is closed, or another restore of it has begun");
+  return server;
+}
+
+std::shared_ptr<Residence> residenceOf(const Args& args) { return serverOf(args)->residence(); }
 
 Napi::Value toArray(Napi::Env env, const std::vector<uint32_t>& numbers) {
   Napi::Uint32Array array = Napi::Uint32Array::New(env, numbers.size());
@@ -85,25 +110,20 @@ Napi::Value regionBecomeLazy(const Napi::CallbackInfo& info) {
   napi_unref_threadsafe_function(env, wake);
   const uint32_t number = servers().add([&](uint32_t) { return std::make_shared<Server>(id, wake); });
   const std::shared_ptr<Server> server = servers().find(number);
+  // Goes with the residence.
+  const std::shared_ptr<void> entry(nullptr, [number](void*) { servers().remove(number); });
   try {
-    region->becomeLazy(missing, userFaults, [server] { server->notify(); });
+    server->serve(env, number, region->becomeLazy(missing, userFaults, [server, entry] { server->notify(); }));
   } catch (...) {
-    servers().remove(number);
-    server->end();
+    server->end(env);
     throw;
   }
-  // Added behind the thread-safe function, so that it runs before that is taken down.
-  Cleanup* const cleanup = Cleanup::add(env, [](uint32_t ended) {
-    const std::shared_ptr<Server> one = servers().remove(ended);
-    if (one != nullptr) one->end();
-  }, number);
-  static_cast<void>(cleanup);
   return Napi::Number::New(env, number);
 }
 
 Napi::Value regionEndServing(const Napi::CallbackInfo& info) {
-  const std::shared_ptr<Server> server = servers().remove(Args(info).id(0));
-  if (server != nullptr) server->end();
+  const std::shared_ptr<Server> server = servers().find(Args(info).id(0));
+  if (server != nullptr) server->end(info.Env());
   return info.Env().Undefined();
 }
 
@@ -137,7 +157,7 @@ Napi::Value regionStillMissing(const Napi::CallbackInfo& info) {
 
 Napi::Value regionSupply(const Napi::CallbackInfo& info) {
   const Args args(info);
-  const std::shared_ptr<Region> region = Region::find(args.id(0));
+  const std::shared_ptr<Server> server = serverOf(args);
   const Span<uint8_t> source = args.bytes(1, "source");
   const std::vector<uint32_t> numbers = args.uint32s(2, "pages");
   const bool byFault = args.boolean(3, "byFault");
@@ -159,13 +179,13 @@ Napi::Value regionSupply(const Napi::CallbackInfo& info) {
     }
     for (const size_t k : mine) shadows->put(table, {numbers[k]}, source.data + k * kPageSize, crcs.data + k, depths.data + k);
   };
-  return Napi::Number::New(info.Env(), static_cast<double>(region->supply(source.data, numbers, byFault, putShadows)));
+  return Napi::Number::New(info.Env(), static_cast<double>(Region::find(server->region)->supply(server->residence(), source.data, numbers, byFault, putShadows)));
 }
 
 Napi::Value regionPoison(const Napi::CallbackInfo& info) {
   const Args args(info);
-  const std::shared_ptr<Region> region = Region::find(args.id(0));
-  region->poison(args.runs(1, "pages"));
+  const std::shared_ptr<Server> server = serverOf(args);
+  Region::find(server->region)->poison(server->residence(), args.runs(1, "pages"));
   return info.Env().Undefined();
 }
 
@@ -175,6 +195,16 @@ Napi::Value regionPoisoned(const Napi::CallbackInfo& info) {
   std::vector<uint32_t> numbers;
   for (const Run& run : runs) numbers.insert(numbers.end(), {run.first, run.count});
   return toArray(info.Env(), numbers);
+}
+
+Napi::Value regionFetch(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  return Napi::Boolean::New(info.Env(), Region::find(args.id(0))->fetch(args.runs(1, "pages")));
+}
+
+Napi::Value exitingVerb(const Napi::CallbackInfo& info) {
+  exiting::begin(static_cast<int>(Args(info).integer(0, "code", 255)));
+  return info.Env().Undefined();
 }
 
 Napi::Value regionResidence(const Napi::CallbackInfo& info) {
@@ -203,6 +233,8 @@ void defineResidence(Napi::Object exports) {
   define<regionSupply>(exports, "regionSupply");
   define<regionPoison>(exports, "regionPoison");
   define<regionPoisoned>(exports, "regionPoisoned");
+  define<regionFetch>(exports, "regionFetch");
+  define<exitingVerb>(exports, "exiting");
   define<regionResidence>(exports, "regionResidence");
 }
 

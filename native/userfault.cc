@@ -149,6 +149,11 @@ size_t Userfault::tryCopy(uint8_t* target, const uint8_t* source, size_t length,
   return done;
 }
 
+int Userfault::tryZero(const uint8_t* start, size_t length) {
+  // Nobody is woken: who wakes may have something to do before.
+  return uffd::zeropage(fd_, start, length, UFFDIO_ZEROPAGE_MODE_DONTWAKE).error;
+}
+
 int Userfault::tryPoison(const uint8_t* start, size_t length) {
   for (size_t done = 0; done < length;) {
     const uffd::Outcome outcome = uffd::poison(fd_, start + done, length - done, 0);

@@ -58,6 +58,7 @@ class Userfault {
   // Where events are read, EAGAIN says that one has to be read first: these do not wait for that, and return the error number.
   size_t tryCopy(uint8_t* target, const uint8_t* source, size_t length, bool arm, int& error);
   int tryProtect(const uint8_t* start, size_t length, bool on);
+  int tryZero(const uint8_t* start, size_t length);
   int tryPoison(const uint8_t* start, size_t length);
   void wake(const uint8_t* start, size_t length);
   /** Messages that are there, up to `most`; does not wait. */

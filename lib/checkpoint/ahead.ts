@@ -90,7 +90,7 @@ export class Ahead {
     const runs = region.scan(true);
     if (runs.length > 0) this.#scanned.set(region, union(this.#scanned.get(region) ?? NO_RUNS, runs));
     if (whole) this.#whole.add(slot);
-    const taken = whole ? region.content() : runs;
+    const taken = region.fetched(whole ? region.content() : runs, whole);
     const job = { ...this.ticket, slot, ordinal: this.ordinal(member), level: this.#level };
     const shadows = member.shadow?.slice(ShadowMode.ahead, this.ticket.sequence);
     const queue = new EncodeQueue(this.#engine);

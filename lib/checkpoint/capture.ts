@@ -70,7 +70,7 @@ export function capture(
       return undefined;
     }
     const regions = inputs.map(({ name, region, slot, ordinal, length, fresh, whole, shadow }, k) => {
-      const runs = whole ? region.content() : scanned[k]!.runs;
+      const runs = region.fetched(whole ? region.content() : scanned[k]!.runs, whole);
       // What it holds is of other memory, or of what was never stored.
       if (fresh) shadow?.fail(0);
       const shadows = shadow?.slice(whole ? ShadowMode.whole : ShadowMode.written, job.sequence);

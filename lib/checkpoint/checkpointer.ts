@@ -7,10 +7,10 @@ import { RegionShadow } from '../engine/shadows.js';
 import { abortedBy, TidemarkError } from '../errors.js';
 import { isName, isOptions, isSignal, option } from '../options.js';
 import { Region } from '../region/region.js';
-import type { Residency } from '../restore/lazy.js';
+import { endAtOnce, type Residency } from '../restore/lazy.js';
 import { type Restoration, restoreRegions } from '../restore/restore.js';
 import { WORKING_SET } from '../restore/working-set.js';
-import { commonLineage, Members } from './members.js';
+import { commonLineage, type Member, Members } from './members.js';
 import {
   type Checked,
   type CheckedRestore,
@@ -304,12 +304,12 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
 
   async #restore({ target, asked, lazy, userFaults, signal, onProgress }: CheckedRestore): Promise<Restoration> {
     const pipeline = this.#pipeline;
-    // What is still to be filled is filled first: it would come over what is restored now.
-    await this.#resident;
+    const members = asked ?? this.#members.all;
+    // What is still to be filled is filled first, also by another checkpointer that had the region: it would come over what is restored now.
+    await Promise.all([this.#resident, ...members.map(({ region }) => region.filling)]);
     this.#usable(undefined);
     pipeline.onProgress = onProgress === undefined ? undefined : (donePages, totalPages) => onProgress({ donePages, totalPages });
     this.#engine.hold();
-    const members = asked ?? this.#members.all;
     const others = this.#members.all.filter((member) => !members.includes(member));
     const { base } = pipeline;
     let touched = false;
@@ -356,7 +356,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
       this.#members.descend(members, restoration.checkpoint);
       this.#members.descend(others, undefined);
       filling = lazy;
-      if (lazy) this.#keepFilling(restoration.done);
+      if (lazy) this.#keepFilling(restoration.done, members);
       return restoration;
     } catch (error) {
       // What was empty and is again is no reason to forget what the others descend from.
@@ -385,8 +385,9 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
   }
 
   /** Pages that are filled keep the process alive, and what is called next waits for them where it must. */
-  #keepFilling(done: Promise<void>): void {
+  #keepFilling(done: Promise<void>, members: readonly Member[]): void {
     const pipeline = this.#pipeline;
+    endAtOnce();
     this.#engine.hold();
     this.#resident = done
       .catch((cause: TidemarkError) => warn({ name: 'pages-lost', message: cause.message, cause }))
@@ -395,6 +396,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
         pipeline.onProgress = undefined;
         pipeline.onResident = undefined;
       });
+    for (const { region } of members) region.filling = this.#resident;
   }
 }
 

@@ -163,8 +163,8 @@ function decode({ record, number, store, kind, plain, part }: DecodeJob): void {
 function fill({ region, pages, crcs, depths, shadow, lazy }: FillPages, bytes: Uint8Array): void {
   if (region === 0) return;
   fault('codec.fill');
-  if (lazy) {
-    addon().regionSupply(region, bytes, pages, false, shadow?.shadows ?? 0, shadow?.table ?? 0, crcs, depths);
+  if (lazy !== 0) {
+    addon().regionSupply(lazy, bytes, pages, false, shadow?.shadows ?? 0, shadow?.table ?? 0, crcs, depths);
     return;
   }
   addon().regionFill(region, bytes, pages);

@@ -5,6 +5,7 @@ import type { ManifestInfo } from '../chain/manifest.js';
 import type { Stored } from '../chain/page-table.js';
 import type { Runs } from '../chain/runs.js';
 import type { PlainError } from '../errors.js';
+import type { LazyBegun } from '../restore/lazy-run.js';
 import type { ShadowHandle } from './shadows.js';
 
 /** The messages between the caller's thread, the storage thread and the codec threads. All of them are plain data. */
@@ -182,8 +183,8 @@ export interface FillPages {
   depths: Uint8Array;
   /** Where they get shadows. */
   shadow: ShadowHandle | null;
-  /** Only those that are missing are filled. */
-  lazy: boolean;
+  /** Of `regionBecomeLazy`: only pages that are missing are filled. 0: of an eager restore. */
+  lazy: number;
 }
 
 /** Segments of staging. They are another's as soon as the ring is another one. */
@@ -294,7 +295,7 @@ export interface Calls {
   ): { checkpoint: Checkpoint; regions: { name: string; byteLength: number }[] };
   restore(session: number, request: RestoreRequest): { filledPages: number; zeroedPages: number };
   /** Makes everything that differs missing, adopts, and serves it from now on; a `resident` event says when all of it is there. */
-  restoreLazily(session: number, request: RestoreRequest, userFaults: boolean): { filledPages: number; zeroedPages: number };
+  restoreLazily(session: number, request: RestoreRequest, userFaults: boolean): LazyBegun;
   /** Resolves when these pages of a region are there. */
   ensureResident(session: number, region: string, firstPage: number, pageCount: number): void;
   adopt(session: number, uid: string): void;
@@ -332,8 +333,8 @@ export interface RestoreRequest {
     known: boolean;
     changed: Runs;
     shadow: ShadowHandle | null;
-    /** Filled when it is touched. */
-    lazy: boolean;
+    /** As in FillPages. */
+    lazy: number;
   }[];
 }
 

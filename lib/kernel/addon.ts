@@ -82,29 +82,29 @@ export interface Addon {
 
   // --- region: lazy restore -----------------------------------------------------------------------------
   /**
-   * Drops `pages` (numbers, ascending) and has them filled when they are touched: `onFaults` is called in this environment when faults wait that nobody was told of.
+   * Makes `pages` (numbers, ascending) missing: they are dropped, and filled when they are touched. `onFaults` is called in this environment when faults wait that nobody was told of.
    * All of the region is clean and armed when it returns. When this environment ends, what is missing is poisoned. `userFaults`: faults of the kernel need
-   * not come. Returns the number for `regionEndServing`. Throws ERR_SHARED, ERR_USER_MODE.
+   * not come. Returns a number for the other verbs, which throw ERR_NOT_LAZY once the region is closed or has become lazy again. Throws ERR_SHARED, ERR_USER_MODE.
    */
   regionBecomeLazy(id: number, pages: Uint32Array, userFaults: boolean, onFaults: () => void): number;
-  /** `onFaults` is not called any more, and what is missing is poisoned. Idempotent. */
-  regionEndServing(server: number): void;
-  /** Missing pages that were touched, each told once. The verbs from here on throw ERR_NOT_LAZY for a region that never was. */
-  regionFaults(id: number): Uint32Array;
+  /** `onFaults` is not called any more, and what is missing is poisoned. In the environment that called `regionBecomeLazy`. Idempotent. */
+  regionEndServing(lazy: number): void;
+  /** Missing pages that were touched, each told once. */
+  regionFaults(lazy: number): Uint32Array;
   /** Missing pages, ascending from `fromPage` on, and from the start where there is none; up to `most`. */
-  regionMissing(id: number, fromPage: number, most: number): Uint32Array;
+  regionMissing(lazy: number, fromPage: number, most: number): Uint32Array;
   /** Those of the pages (numbers) that are missing. */
-  regionStillMissing(id: number, pages: Uint32Array): Uint32Array;
+  regionStillMissing(lazy: number, pages: Uint32Array): Uint32Array;
   /** Pages that are likely to be touched, in that order; what `regionTouched` gives begins with them. */
-  regionExpect(id: number, pages: Uint32Array): void;
+  regionExpect(lazy: number, pages: Uint32Array): void;
   /** Pages that were missing when they were touched, in that order, none twice; up to `most`. */
-  regionTouched(id: number, most: number): Uint32Array;
+  regionTouched(lazy: number, most: number): Uint32Array;
   /**
    * Fills those of `pages` (ascending) that are missing, page k from `source[k * 4096]`, and puts their shadows in place before (`shadows` 0: none; `table`, `crcs`, `depths` as in
    * `shadowPut`). Returns how many. From any thread.
    */
   regionSupply(
-    id: number,
+    lazy: number,
     source: Uint8Array,
     pages: Uint32Array,
     byFault: boolean,
@@ -114,10 +114,14 @@ export interface Addon {
     depths: Uint8Array,
   ): number;
   /** Those of the pages (runs) that are missing: who touches them gets SIGBUS, or EFAULT from a system call. */
-  regionPoison(id: number, pages: Uint32Array): void;
-  /** The pages that are poisoned, runs; with `drop` they are dropped, and are zero then. None where the region never was lazy. */
+  regionPoison(lazy: number, pages: Uint32Array): void;
+  regionResidence(lazy: number): ResidenceStats;
+  /** Waits, natively, until those of the pages (runs) of a region that are missing are there or poisoned; false where none was. Never in the thread that serves it. */
+  regionFetch(id: number, pages: Uint32Array): boolean;
+  /** The pages of a region that are poisoned, runs; with `drop` they are dropped, and are zero then. None where it never was lazy. */
   regionPoisoned(id: number, drop: boolean): Uint32Array;
-  regionResidence(id: number): ResidenceStats;
+  /** The process ends with this code: who touches a page that was poisoned because the thread that serves it has ended first ends it so, and not by SIGBUS. */
+  exiting(code: number): void;
 
   // --- staging ring -------------------------------------------------------------------------------------
   /** Bookkeeping for `segments` staging segments (the memory itself is a SharedArrayBuffer that TypeScript makes). */

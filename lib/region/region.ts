@@ -261,6 +261,15 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     });
   }
 
+  /** @internal The same pages for who is to read them all: what is missing of them is fetched first, which blocks; what cannot be had is left out, or with `whole` an error. */
+  fetched(runs: Uint32Array, whole: boolean): Uint32Array {
+    if (!this.#translate(() => addon().regionFetch(this.#id, runs))) return runs;
+    return whole ? this.content() : without(runs, this.poisoned());
+  }
+
+  /** @internal Settles when what a lazy restore has to fill is there, or cannot be had; whichever checkpointer has begun that. */
+  filling: Promise<void> | undefined;
+
   /** @internal Pages that a lazy restore could not restore, and that cannot be read. */
   poisoned(): Uint32Array {
     return this.#translate(() => addon().regionPoisoned(this.#id, false));

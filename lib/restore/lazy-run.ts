@@ -32,7 +32,8 @@ interface LazyRegion {
   readonly request: RestoreRequest['regions'][number];
   /** Commits go on changing it: they change pages that were captured, and no page that is missing ever is. */
   readonly wanted: RegionTable;
-  readonly server: number;
+  /** Of `regionBecomeLazy`. */
+  readonly lazy: number;
   /** Where filling ahead goes on. */
   next: number;
   /** Pages that could not be restored. */
@@ -52,6 +53,13 @@ interface Urgent {
   end: number;
   resolve(): void;
   reject(error: unknown): void;
+}
+
+/** The numbers of `regionBecomeLazy`, by region. */
+export interface LazyBegun {
+  filledPages: number;
+  zeroedPages: number;
+  lazy: Record<string, number>;
 }
 
 export interface LazyWatch {
@@ -76,7 +84,6 @@ export class LazyRun {
   /** The region of the last fault. */
   #touched: LazyRegion | undefined;
   #reserve: Lent | undefined;
-  #pinned = false;
   #total = 0;
   #slice = FIRST_SLICE_PAGES;
   #ended = false;
@@ -94,18 +101,11 @@ export class LazyRun {
    * Everything that must change is dropped and missing when it resolves. What fails before `onTouched` has changed nothing.
    * @param base the page tables of the checkpoint that the memory descends from, when it does
    */
-  async begin(
-    request: RestoreRequest,
-    target: PageTable,
-    base: PageTable | undefined,
-    userFaults: boolean,
-  ): Promise<{ filledPages: number; zeroedPages: number }> {
+  async begin(request: RestoreRequest, target: PageTable, base: PageTable | undefined, userFaults: boolean): Promise<LazyBegun> {
     const plans = request.regions.map((region) => missingOf(region, target, base));
     this.#attachments = target.attachments;
-    // Before the log is pinned: what is in staging may wait for the log to be reopened.
+    // Before the log is pinned for a slice: what is in staging may wait for the log to be reopened.
     if (target.olderVersions > 0) this.#reserve = await this.#codecs.reserve(() => this.#checkEnded());
-    await this.#log.pin();
-    this.#pinned = true;
     let zeroedPages = 0;
     for (const { region, wanted, missing, zeros } of plans) {
       const { native, shadow } = region;
@@ -115,12 +115,13 @@ export class LazyRun {
         if (region.known) addon().shadowForget(shadow.shadows, shadow.table, toRuns(missing));
       }
       fault('lazy.begin');
-      const server = addon().regionBecomeLazy(native, missing, userFaults, () => this.#serve(native));
-      this.#regions.push({ request: region, wanted, server, next: 0, poisoned: [] });
+      const lazy = addon().regionBecomeLazy(native, missing, userFaults, () => this.#serve(lazy));
+      this.#regions.push({ request: { ...region, lazy }, wanted, lazy, next: 0, poisoned: [] });
       this.#total += missing.length;
       zeroedPages += countPages(zeros);
     }
-    return { filledPages: this.#total, zeroedPages };
+    const lazy = Object.fromEntries(this.#regions.map((region) => [region.wanted.name, region.lazy]));
+    return { filledPages: this.#total, zeroedPages, lazy };
   }
 
   /** Fills what nobody asks for. @throws what names the pages that could not be restored, when all others are there */
@@ -170,11 +171,9 @@ export class LazyRun {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    for (const { server } of this.#regions) addon().regionEndServing(server);
+    for (const { lazy } of this.#regions) addon().regionEndServing(lazy);
     if (this.#reserve !== undefined) this.#reserve.staging.releaseAll(this.#reserve.segments);
     this.#reserve = undefined;
-    if (this.#pinned) this.#log.unpin();
-    this.#pinned = false;
     this.#payloads.clear();
     for (const { resolve } of this.#urgent.splice(0)) resolve();
   }
@@ -201,7 +200,7 @@ export class LazyRun {
     }
     for (const region of this.#regions) {
       const pages = order.get(region.wanted.name) ?? new Uint32Array(0);
-      whileOpen(() => addon().regionExpect(region.request.native, pages));
+      whileOpen(() => addon().regionExpect(region.lazy, pages));
       for (let k = 0; k < pages.length; k += FIRST_SLICE_PAGES)
         this.#expected.push({ region, pages: pages.subarray(k, k + FIRST_SLICE_PAGES) });
     }
@@ -212,7 +211,7 @@ export class LazyRun {
   }
 
   #missing(): number {
-    return this.#regions.reduce((sum, { request }) => sum + (residence(request.native)?.missing ?? 0), 0);
+    return this.#regions.reduce((sum, { lazy }) => sum + (residence(lazy)?.missing ?? 0), 0);
   }
 
   /** What comes before the rest: what somebody has asked for, then what was touched first an earlier time. */
@@ -226,7 +225,7 @@ export class LazyRun {
     }
     for (let some = this.#expected.shift(); some !== undefined; some = this.#expected.shift()) {
       const { region, pages } = some;
-      const missing = whileOpen(() => addon().regionStillMissing(region.request.native, pages)) ?? new Uint32Array(0);
+      const missing = whileOpen(() => addon().regionStillMissing(region.lazy, pages)) ?? new Uint32Array(0);
       if (missing.length > 0) return { region, pages: missing.sort() };
     }
     return undefined;
@@ -251,6 +250,8 @@ export class LazyRun {
   }
 
   async #fillSlice(region: LazyRegion, pages: Uint32Array): Promise<void> {
+    // Only as long as it takes: a rejected write waits for it, and all commits with that.
+    await this.#log.pin();
     try {
       fault('lazy.ahead');
       await this.#runner.run(slicePlan(region, pages), true, undefined, () => {});
@@ -258,6 +259,8 @@ export class LazyRun {
       // Damage, or codec threads that have ended, or a page that was captured anew since the slice was planned: page by page what is
       // still missing, and what cannot be had is known then.
       await this.#fillOneByOne(region, pages);
+    } finally {
+      this.#log.unpin();
     }
   }
 
@@ -272,8 +275,8 @@ export class LazyRun {
     }
   }
 
-  #serve(native: number): void {
-    const region = this.#regions.find(({ request }) => request.native === native);
+  #serve(lazy: number): void {
+    const region = this.#regions.find((one) => one.lazy === lazy);
     if (region === undefined || this.#ended) return;
     if (faulty('lazy.exit')) process.exit(1);
     if (faulty('lazy.serve')) return;
@@ -285,12 +288,20 @@ export class LazyRun {
   }
 
   /** A page and those of its frame, or where that fails the page alone, or it is poisoned. */
-  #supply(region: LazyRegion, page: number, byFault: boolean): void {
+  #supply(region: LazyRegion, page: number, byFault: boolean, again = true): void {
     const frame = frameOf(region.wanted, page);
     try {
       this.#supplyPages(region, frame, byFault);
     } catch (error) {
       if (isClosed(error)) return;
+      if (again && (error as { code?: string }).code === 'TIDEMARK_WRITE_FAILED') {
+        // The log is being opened anew, since a write to it was rejected.
+        void this.#log.pin().then(() => {
+          this.#log.unpin();
+          if (!this.#ended) this.#supply(region, page, byFault, false);
+        });
+        return;
+      }
       try {
         if (frame.length === 1) throw error;
         this.#supplyPages(region, Uint32Array.of(page), byFault);
@@ -302,8 +313,8 @@ export class LazyRun {
 
   #supplyPages({ request, wanted }: LazyRegion, pages: Uint32Array, byFault: boolean): void {
     const bytes = readPagesNow((record) => this.#payload(record), wanted, pages);
-    const { region, crcs, depths, shadow } = fillPages(wanted, pages, request);
-    addon().regionSupply(region, bytes, pages, byFault, shadow?.shadows ?? 0, shadow?.table ?? 0, crcs, depths);
+    const { lazy, crcs, depths, shadow } = fillPages(wanted, pages, request);
+    addon().regionSupply(lazy, bytes, pages, byFault, shadow?.shadows ?? 0, shadow?.table ?? 0, crcs, depths);
   }
 
   #payload(record: number): Uint8Array {
@@ -318,11 +329,11 @@ export class LazyRun {
     return payload;
   }
 
-  #poison({ request, poisoned }: LazyRegion, page: number, reason: unknown): void {
+  #poison({ lazy, poisoned }: LazyRegion, page: number, reason: unknown): void {
     this.#failure ??= reason;
     poisoned.push(page);
     try {
-      addon().regionPoison(request.native, Uint32Array.of(page, 1));
+      addon().regionPoison(lazy, Uint32Array.of(page, 1));
     } catch (error) {
       if (!isClosed(error)) throw error;
     }
@@ -378,16 +389,16 @@ function frameOf(wanted: RegionTable, page: number): Uint32Array {
   return Uint32Array.from(pages);
 }
 
-function missingPages({ request }: LazyRegion, from: number, most = SLICE_PAGES): Uint32Array {
-  return whileOpen(() => addon().regionMissing(request.native, from, most)) ?? new Uint32Array(0);
+function missingPages({ lazy }: LazyRegion, from: number, most = SLICE_PAGES): Uint32Array {
+  return whileOpen(() => addon().regionMissing(lazy, from, most)) ?? new Uint32Array(0);
 }
 
-function faultsOf({ request }: LazyRegion): Uint32Array {
-  return whileOpen(() => addon().regionFaults(request.native)) ?? new Uint32Array(0);
+function faultsOf({ lazy }: LazyRegion): Uint32Array {
+  return whileOpen(() => addon().regionFaults(lazy)) ?? new Uint32Array(0);
 }
 
-function residence(native: number): { missing: number } | undefined {
-  return whileOpen(() => addon().regionResidence(native));
+function residence(lazy: number): { missing: number } | undefined {
+  return whileOpen(() => addon().regionResidence(lazy));
 }
 
 /** Undefined once the program has closed the region, or the region has given its tracking up: then what was missing is poisoned. */

@@ -1,3 +1,4 @@
+import { isMainThread } from 'node:worker_threads';
 import type { Engine } from '../engine/engine.js';
 import { TidemarkError } from '../errors.js';
 import { addon, PAGE_SIZE } from '../kernel/addon.js';
@@ -31,9 +32,20 @@ export function requireServing(userFaults: boolean): void {
   });
 }
 
-interface LazyRegionInput {
+export interface LazyRegionInput {
   name: string;
   region: Region;
+  /** Of `regionBecomeLazy`; 0 for an eager restore. */
+  lazy: number;
+}
+
+let isWatched = false;
+
+/** An orderly `process.exit()` stays one, whichever thread is ended first. */
+export function endAtOnce(): void {
+  if (isWatched || !isMainThread) return;
+  isWatched = true;
+  process.on('exit', (code) => addon().exiting(code & 0xff));
 }
 
 /** The caller's side of a lazy restore, while pages are filled and after that. */
@@ -41,7 +53,7 @@ export class Residency {
   readonly done: Promise<void>;
   readonly #engine: Engine;
   readonly #session: number;
-  readonly #regions: readonly (LazyRegionInput & { native: number })[];
+  readonly #regions: readonly LazyRegionInput[];
   readonly #isLazy: boolean;
   /** As they were when all pages were there. */
   #last: LazyStats | undefined;
@@ -52,7 +64,7 @@ export class Residency {
   constructor(engine: Engine, session: number, regions: readonly LazyRegionInput[], resident: Promise<void> | undefined) {
     this.#engine = engine;
     this.#session = session;
-    this.#regions = regions.map(({ name, region }) => ({ name, region, native: region.nativeId }));
+    this.#regions = regions;
     this.#isLazy = resident !== undefined;
     this.done = (resident ?? Promise.resolve()).finally(() => {
       this.#last = this.#count();
@@ -64,9 +76,9 @@ export class Residency {
   }
 
   #count(): LazyStats {
-    const all = this.#regions.flatMap(({ native }) => {
+    const all = this.#regions.flatMap(({ lazy }) => {
       try {
-        return [addon().regionResidence(native)];
+        return [addon().regionResidence(lazy)];
       } catch {
         // It was closed: what it had missing is poisoned.
         return [];
@@ -92,9 +104,9 @@ export class Residency {
     if (!this.#isLazy) return undefined;
     let left = WORKING_SET_PAGES;
     const touched = new Map<string, Uint32Array>();
-    for (const { name, native } of this.#regions) {
+    for (const { name, lazy } of this.#regions) {
       try {
-        const pages = addon().regionTouched(native, left);
+        const pages = addon().regionTouched(lazy, left);
         left -= pages.length;
         touched.set(name, pages);
       } catch {

@@ -8,6 +8,7 @@ import { PAGE_SIZE } from '../kernel/addon.js';
 import { isString } from '../options.js';
 import type { Region } from '../region/region.js';
 import { type LazyStats, Residency, requireServing } from './lazy.js';
+import type { LazyBegun } from './lazy-run.js';
 
 export interface Progress {
   /** Pages read and checked, or filled; the count starts again for each of the two passes. */
@@ -108,12 +109,12 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     uid: checkpoint.uid,
     base: job.base,
     phase: 'check',
-    regions: stored.map(({ name, byteLength }) => describe(name, job.regions.get(name)!, byteLength, lazy !== undefined)),
+    regions: stored.map(({ name, byteLength }) => describe(name, job.regions.get(name)!, byteLength)),
   };
   const fresh = request.regions.every(({ known, changed }) => !known && changed.length === 0);
   const stop = (): void => engine.tell({ type: 'abort-restore', session });
   signal?.addEventListener('abort', stop);
-  let counts: { filledPages: number; zeroedPages: number };
+  let begun: Pick<LazyBegun, 'filledPages' | 'zeroedPages'> & Partial<LazyBegun>;
   try {
     if (!fresh && lazy === undefined) await engine.call('restore', session, request);
     // From here on it cannot be aborted any more, unless there was nothing in the memory: then what was filled is taken out again.
@@ -122,13 +123,14 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
     growAll(job.regions, stored);
     job.onTouched();
     for (const region of regions) region.beginFill();
-    counts = await fill(job, request, fresh);
+    begun = await fill(job, request, fresh);
   } finally {
     engine.tell({ type: 'restore-ended', session });
     signal?.removeEventListener('abort', stop);
   }
   for (const region of regions) region.settle();
-  const inputs = stored.map(({ name }) => ({ name, region: job.regions.get(name)!.region }));
+  const { lazy: numbers, ...counts } = begun;
+  const inputs = stored.map(({ name }) => ({ name, region: job.regions.get(name)!.region, lazy: numbers?.[name] ?? 0 }));
   const residency = new Residency(engine, session, inputs, lazy?.resident);
   job.onRestored(residency);
   const ms = performance.now() - started;
@@ -163,12 +165,7 @@ function checkSizes(
     if (!stored.some((one) => one.name === name)) throw mismatch(`the checkpointer has a region ${name}, the checkpoint has not`);
 }
 
-function describe(
-  name: string,
-  { region, known, shadow }: RestoreInput,
-  storedBytes: number,
-  lazy: boolean,
-): RestoreRequest['regions'][number] {
+function describe(name: string, { region, known, shadow }: RestoreInput, storedBytes: number): RestoreRequest['regions'][number] {
   const written = union(region.scan(false), region.poisoned());
   const changed = known ? written : union(written, region.populated());
   return {
@@ -178,7 +175,7 @@ function describe(
     known,
     changed,
     shadow: shadow?.handle() ?? null,
-    lazy,
+    lazy: 0,
   };
 }
 
@@ -201,7 +198,7 @@ async function fill(
   job: RestoreJob,
   request: RestoreRequest,
   fresh: boolean,
-): Promise<{ filledPages: number; zeroedPages: number }> {
+): Promise<Pick<LazyBegun, 'filledPages' | 'zeroedPages'> & Partial<LazyBegun>> {
   // A region of a source that was moved when it grew has another id now.
   const regions = request.regions.map((region) => ({ ...region, native: job.regions.get(region.name)!.region.nativeId }));
   try {

@@ -145,7 +145,7 @@ export function fillPages(wanted: RegionTable, pages: Uint32Array, into: RegionP
     crcs[k] = wanted.crc[pages[k]!]!;
     depths[k] = wanted.depth(pages[k]!);
   }
-  return { region: into?.native ?? 0, pages, crcs, depths, shadow: into?.shadow ?? null, lazy: into?.lazy ?? false };
+  return { region: into?.native ?? 0, pages, crcs, depths, shadow: into?.shadow ?? null, lazy: into?.lazy ?? 0 };
 }
 
 /** Whatever fails, nothing is under way any more when it ends: what went on would write into memory that others have by then. */

@@ -4,40 +4,44 @@ import { addon, PAGE_SIZE } from '../../lib/kernel/addon.js';
 import { storeFolders } from '../support/folders.js';
 import { outcome } from '../support/kit.js';
 import { resizable } from '../support/memories.js';
-import { code, Helper, peek, random, scan, toRuns } from './support.js';
+import { code, Helper, peek, random, scan } from './support.js';
 
 const PAGES = 128;
 
 /** Source pages that are filled with `value`, a byte each; supplied. @returns how many were missing */
-function supply(id: number, pages: number[], value: number, byFault = false): number {
+function supply(lazy: number, pages: number[], value: number, byFault = false): number {
   const source = new Uint8Array(pages.length * PAGE_SIZE).fill(value);
   const [crcs, depths] = [new Uint32Array(pages.length), new Uint8Array(pages.length)];
-  return addon().regionSupply(id, source, Uint32Array.from(pages), byFault, 0, 0, crcs, depths);
+  return addon().regionSupply(lazy, source, Uint32Array.from(pages), byFault, 0, 0, crcs, depths);
 }
 
 const numbers = (first: number, count: number): number[] => Array.from({ length: count }, (_, k) => first + k);
-const missing = (id: number): number[] => [...addon().regionMissing(id, 0, 100_000)];
+const missing = (lazy: number): number[] => [...addon().regionMissing(lazy, 0, 100_000)];
 
 /** What one supplies again and again, whatever is missing, until nothing is known of the region. Tells how many pages were its own. */
 const SUPPLIER = `
-  const { id, value, most } = workerData;
+  const { current, value, most } = workerData;
   const source = new Uint8Array(most * PAGE).fill(value);
   const [crcs, depths] = [new Uint32Array(most), new Uint8Array(most)];
   let filled = 0;
   parentPort.postMessage('ready');
-  try {
-    for (let from = 0; ; from = (from + 37) % 128) {
-      const pages = addon.regionMissing(id, from, most);
-      filled += addon.regionSupply(id, source, pages, false, 0, 0, crcs, depths);
+  for (let from = 0, lazy = Atomics.load(current, 0); lazy !== 0; from = (from + 37) % 128, lazy = Atomics.load(current, 0)) {
+    try {
+      const pages = addon.regionMissing(lazy, from, most);
+      filled += addon.regionSupply(lazy, source, pages, false, 0, 0, crcs, depths);
+    } catch (error) {
+      if (!['ERR_CLOSED', 'ERR_NOT_LAZY'].includes(error.code)) throw error;
     }
-  } catch (error) {
-    // Between the two it is not lazy any more.
-    parentPort.postMessage(['ERR_CLOSED', 'ERR_NOT_LAZY'].includes(error.code) ? filled : error.message);
-  }`;
+  }
+  parentPort.postMessage(filled);`;
 
 describe('kernel: residence', () => {
   let buffer: ReturnType<typeof resizable>;
   let id: number;
+  /** What the verbs of lazy restore are told. */
+  let lazy: number;
+  /** The same for suppliers; 0: they are to end. */
+  const current = new Int32Array(new SharedArrayBuffer(4));
   let files = '';
   let reads = 0;
   /** Resolves when the pager says that somebody waits. */
@@ -57,7 +61,9 @@ describe('kernel: residence', () => {
     waited = new Promise((resolve) => {
       wake = resolve;
     });
-    return addon().regionBecomeLazy(id, toRuns(pages), false, () => wake());
+    lazy = addon().regionBecomeLazy(id, Uint32Array.from(pages), false, () => wake());
+    Atomics.store(current, 0, lazy);
+    return lazy;
   }
 
   function view(): Uint8Array {
@@ -89,9 +95,9 @@ describe('kernel: residence', () => {
 
   it('fills what is missing, and nothing else', async () => {
     begin(numbers(10, 20), (bytes) => bytes.fill(7, 5 * PAGE_SIZE, 12 * PAGE_SIZE));
-    assert.deepEqual(missing(id), numbers(10, 20));
-    assert.equal(supply(id, [5, 9, 10, 11, 28, 29, 30], 1), 4);
-    assert.deepEqual(missing(id), numbers(12, 16));
+    assert.deepEqual(missing(lazy), numbers(10, 20));
+    assert.equal(supply(lazy, [5, 9, 10, 11, 28, 29, 30], 1), 4);
+    assert.deepEqual(missing(lazy), numbers(12, 16));
     for (const [page, byte] of [
       [5, 7],
       [9, 7],
@@ -102,20 +108,20 @@ describe('kernel: residence', () => {
     ] as const)
       assert.deepEqual(await read(page), [byte], `page ${page}`);
     pageOf(11).fill(3);
-    assert.equal(supply(id, numbers(10, 20), 2), 16);
-    assert.equal(supply(id, numbers(10, 20), 4), 0);
+    assert.equal(supply(lazy, numbers(10, 20), 2), 16);
+    assert.equal(supply(lazy, numbers(10, 20), 4), 0);
     assert.deepEqual([await read(10), await read(11), await read(12)], [[1], [3], [2]]);
     assert.deepEqual(scan(id, view()), [11, 1], 'what was put there is clean and armed, what was there before, too');
-    const { ahead, byFault, missing: left } = addon().regionResidence(id);
+    const { ahead, byFault, missing: left } = addon().regionResidence(lazy);
     assert.deepEqual({ ahead, byFault, left }, { ahead: 20, byFault: 0, left: 0 });
   });
 
   it('tells of missing pages from one on, and from the start where there are no more', async () => {
     begin([...numbers(10, 5), ...numbers(50, 5)]);
-    assert.deepEqual([...addon().regionMissing(id, 12, 4)], [12, 13, 14, 50]);
-    assert.deepEqual([...addon().regionMissing(id, 53, 100)], [53, 54]);
-    assert.deepEqual([...addon().regionMissing(id, 55, 3)], [10, 11, 12]);
-    assert.deepEqual([...addon().regionMissing(id, 4_000_000_000, 1)], [10]);
+    assert.deepEqual([...addon().regionMissing(lazy, 12, 4)], [12, 13, 14, 50]);
+    assert.deepEqual([...addon().regionMissing(lazy, 53, 100)], [53, 54]);
+    assert.deepEqual([...addon().regionMissing(lazy, 55, 3)], [10, 11, 12]);
+    assert.deepEqual([...addon().regionMissing(lazy, 4_000_000_000, 1)], [10]);
   });
 
   it('tells of each page that somebody waits for once', async () => {
@@ -124,17 +130,17 @@ describe('kernel: residence', () => {
     await waited;
     const faults: number[] = [];
     while (faults.length < 2) {
-      faults.push(...addon().regionFaults(id));
+      faults.push(...addon().regionFaults(lazy));
       await new Promise(setImmediate);
     }
     assert.deepEqual(
       faults.sort((a, b) => a - b),
       [12, 25],
     );
-    assert.deepEqual([...addon().regionFaults(id)], []);
-    assert.equal(supply(id, numbers(10, 20), 9, true), 20);
+    assert.deepEqual([...addon().regionFaults(lazy)], []);
+    assert.equal(supply(lazy, numbers(10, 20), 9, true), 20);
     assert.deepEqual(await Promise.all(reads), [[9], [9], [0]]);
-    const stats = addon().regionResidence(id);
+    const stats = addon().regionResidence(lazy);
     assert.deepEqual(
       { ...stats, worstWait: stats.worstWait > 0, waits: stats.waits.reduce((sum, count) => sum + count, 0) },
       {
@@ -152,12 +158,12 @@ describe('kernel: residence', () => {
 
   it('never fills what was dropped', async () => {
     begin(numbers(0, PAGES));
-    assert.equal(supply(id, numbers(60, 10), 1), 10);
+    assert.equal(supply(lazy, numbers(60, 10), 1), 10);
     zero(64, 20);
-    assert.deepEqual(missing(id), [...numbers(0, 60), ...numbers(84, PAGES - 84)]);
-    assert.equal(supply(id, numbers(0, PAGES), 2), 60 + PAGES - 84);
+    assert.deepEqual(missing(lazy), [...numbers(0, 60), ...numbers(84, PAGES - 84)]);
+    assert.equal(supply(lazy, numbers(0, PAGES), 2), 60 + PAGES - 84);
     shrink(120);
-    assert.equal(supply(id, numbers(0, PAGES), 3), 0);
+    assert.equal(supply(lazy, numbers(0, PAGES), 3), 0);
     const found = await Promise.all([59, 63, 64, 83, 84, 119, 120].map(read));
     assert.deepEqual(found.flat(), [2, 1, 0, 0, 2, 2, 0]);
     assert.deepEqual(scan(id, view()), [120, 8], 'zeros that it was told of are clean');
@@ -169,7 +175,7 @@ describe('kernel: residence', () => {
     await waited;
     zero(64, 64);
     assert.deepEqual(await reading, [0]);
-    assert.equal(supply(id, [100], 1), 0);
+    assert.equal(supply(lazy, [100], 1), 0);
     assert.deepEqual(await read(100), [0]);
   });
 
@@ -185,18 +191,19 @@ describe('kernel: residence', () => {
     pageOf(105).fill(1);
     pageOf(106).fill(1);
     assert.deepEqual(scan(id, view()), [105, 2]);
-    assert.equal(supply(id, numbers(0, PAGES), 2), 5);
+    assert.equal(supply(lazy, numbers(0, PAGES), 2), 5);
   });
 
   it('is filled by two threads, each page by one of them', async () => {
     for (let round = 0; round < 4; round++) {
       begin(numbers(0, PAGES));
-      const suppliers = [1, 2].map((value) => new Helper(SUPPLIER, { id, value, most: 5 }));
+      const suppliers = [1, 2].map((value) => new Helper(SUPPLIER, { current, value, most: 5 }));
       for (const supplier of suppliers) assert.equal(await supplier.next(), 'ready');
       const found = await Promise.all(numbers(0, PAGES).map(read));
       for (const [page, bytes] of found.entries()) assert.ok(bytes.length === 1 && bytes[0]! > 0, `page ${page} has ${bytes}`);
       assert.deepEqual(scan(id, view()), []);
       const ones = found.filter(([byte]) => byte === 1).length;
+      Atomics.store(current, 0, 0);
       addon().regionClose(id);
       assert.deepEqual([await suppliers[0]!.next(), await suppliers[1]!.next()], [ones, PAGES - ones]);
       await Promise.all(suppliers.map((supplier) => supplier.exited));
@@ -206,7 +213,7 @@ describe('kernel: residence', () => {
   it('is filled by two threads while pages are dropped, and those stay zero', async () => {
     begin([]);
     const pick = random(5);
-    const suppliers = [1, 1].map((value) => new Helper(SUPPLIER, { id, value, most: 64 }));
+    const suppliers = [1, 1].map((value) => new Helper(SUPPLIER, { current, value, most: 64 }));
     for (const supplier of suppliers) assert.equal(await supplier.next(), 'ready');
     let early = 0;
     for (let round = 0; round < 150; round++) {
@@ -214,17 +221,18 @@ describe('kernel: residence', () => {
       // Some have been filled, others are missing still.
       for (let spin = pick(20_000); spin > 0; spin--) Math.sqrt(spin);
       const kept = 1 + pick(PAGES - 1);
-      early += missing(id).length > 0 ? 1 : 0;
+      early += missing(lazy).length > 0 ? 1 : 0;
       if (pick(2) === 0) shrink(kept);
       else zero(kept, PAGES - kept);
       const deadline = performance.now() + 10_000;
-      while (addon().regionResidence(id).missing > 0) assert.ok(performance.now() < deadline, 'still missing');
+      while (addon().regionResidence(lazy).missing > 0) assert.ok(performance.now() < deadline, 'still missing');
       const expected = new Uint8Array(PAGES * PAGE_SIZE).fill(1, 0, kept * PAGE_SIZE);
       if (Buffer.compare(view(), expected) === 0) continue;
       const wrong = numbers(0, PAGES).filter((page) => pageOf(page).some((byte) => byte !== (page < kept ? 1 : 0)));
       assert.fail(`round ${round}, ${kept} kept: pages ${wrong} are wrong`);
     }
     assert.ok(early > 15, `pages were missing still in ${early} rounds`);
+    Atomics.store(current, 0, 0);
     addon().regionClose(id);
     for (const supplier of suppliers) assert.equal(typeof (await supplier.next()), 'number');
     await Promise.all(suppliers.map((supplier) => supplier.exited));
@@ -232,21 +240,21 @@ describe('kernel: residence', () => {
 
   it('poisoned pages cannot be read, are not reported, and not filled', async () => {
     begin(numbers(10, 20), (bytes) => bytes.fill(7, 40 * PAGE_SIZE, 50 * PAGE_SIZE));
-    supply(id, [12], 1);
+    supply(lazy, [12], 1);
     const reading = outcome(read(14));
     await waited;
-    addon().regionPoison(id, Uint32Array.of(5, 10, 20, 1, 40, 5));
+    addon().regionPoison(lazy, Uint32Array.of(5, 10, 20, 1, 40, 5));
     assert.equal(await reading, 'EFAULT', 'who waits is told');
-    addon().regionPoison(id, Uint32Array.of(14, 2));
+    addon().regionPoison(lazy, Uint32Array.of(14, 2));
     assert.deepEqual([...addon().regionPoisoned(id, false)], [10, 2, 13, 3, 20, 1]);
     assert.deepEqual(peek(id, view()), []);
     assert.deepEqual(await Promise.all([10, 15, 20].map((page) => outcome(read(page)))), ['EFAULT', 'EFAULT', 'EFAULT']);
     assert.deepEqual([await read(12), await read(40)], [[1], [7]]);
     pageOf(12).fill(2);
     assert.deepEqual(scan(id, view()), [12, 1]);
-    assert.equal(supply(id, numbers(10, 20), 3), 13);
+    assert.equal(supply(lazy, numbers(10, 20), 3), 13);
     assert.equal(await outcome(read(13)), 'EFAULT');
-    assert.equal(addon().regionResidence(id).poisoned, 6);
+    assert.equal(addon().regionResidence(lazy).poisoned, 6);
     assert.deepEqual([...addon().regionPopulated(id, view(), 0)], [12, 1, 16, 4, 21, 9, 40, 10]);
     assert.deepEqual(await read(5), [0], 'it was not missing');
     assert.deepEqual([...addon().regionPoisoned(id, true)], [10, 2, 13, 3, 20, 1]);
@@ -265,10 +273,10 @@ describe('kernel: residence', () => {
       view().fill(2, PAGES * PAGE_SIZE);
       addon().regionExtend(id, view());
       const again = becomeLazy(numbers(100, 60));
-      if (verb === 'supplied') assert.equal(supply(id, numbers(90, 80), 3), 60);
-      if (verb === 'poisoned') addon().regionPoison(id, Uint32Array.of(0, 256));
+      if (verb === 'supplied') assert.equal(supply(lazy, numbers(90, 80), 3), 60);
+      if (verb === 'poisoned') addon().regionPoison(lazy, Uint32Array.of(0, 256));
       if (verb === 'left') addon().regionEndServing(again);
-      assert.deepEqual(missing(id), []);
+      assert.deepEqual(missing(lazy), []);
       for (const page of [99, 100, 127, 128, 159, 160]) {
         if (page === 99 || page === 160) assert.deepEqual(await read(page), [page === 99 ? 1 : 2]);
         else if (verb === 'supplied') assert.deepEqual(await read(page), [3], `page ${page}`);
@@ -288,17 +296,17 @@ describe('kernel: residence', () => {
     assert.deepEqual(scan(id, view()), []);
     assert.deepEqual(await read(130), [0]);
     pageOf(140).fill(6);
-    assert.deepEqual(missing(id), numbers(100, 28));
-    assert.equal(supply(id, [127, 128, 129, 140], 1), 1);
+    assert.deepEqual(missing(lazy), numbers(100, 28));
+    assert.equal(supply(lazy, [127, 128, 129, 140], 1), 1);
     assert.deepEqual([await read(127), await read(128), await read(140)], [[1], [0], [6]]);
-    addon().regionPoison(id, Uint32Array.of(126, 10));
+    addon().regionPoison(lazy, Uint32Array.of(126, 10));
     assert.deepEqual([...addon().regionPoisoned(id, false)], [126, 1]);
     assert.deepEqual(scan(id, view()), [140, 1]);
-    assert.throws(() => supply(id, [160], 1), RangeError);
-    assert.throws(() => addon().regionPoison(id, Uint32Array.of(155, 6)), RangeError);
+    assert.throws(() => supply(lazy, [160], 1), RangeError);
+    assert.throws(() => addon().regionPoison(lazy, Uint32Array.of(155, 6)), RangeError);
     // All of it is lazy the next time.
     becomeLazy(numbers(120, 40));
-    assert.equal(supply(id, numbers(120, 40), 4), 40);
+    assert.equal(supply(lazy, numbers(120, 40), 4), 40);
     assert.deepEqual([await read(127), await read(159)], [[4], [4]]);
   });
 
@@ -306,9 +314,9 @@ describe('kernel: residence', () => {
     const server = begin([]);
     const page = new Uint8Array(PAGE_SIZE);
     const one = [new Uint32Array(1), new Uint8Array(1)] as const;
-    assert.throws(() => addon().regionSupply(id, page, Uint32Array.of(1, 2), false, 0, 0, ...one), RangeError);
-    assert.throws(() => addon().regionSupply(id, page, Uint32Array.of(PAGES), false, 0, 0, ...one), RangeError);
-    assert.throws(() => addon().regionBecomeLazy(id, Uint32Array.of(PAGES - 1, 2), false, () => {}), RangeError);
+    assert.throws(() => addon().regionSupply(lazy, page, Uint32Array.of(1, 2), false, 0, 0, ...one), RangeError);
+    assert.throws(() => addon().regionSupply(lazy, page, Uint32Array.of(PAGES), false, 0, 0, ...one), RangeError);
+    assert.throws(() => addon().regionBecomeLazy(id, Uint32Array.of(PAGES - 1, PAGES), false, () => {}), RangeError);
     assert.throws(() => addon().regionBecomeLazy(id, new Uint32Array(0), false, undefined as never), TypeError);
     assert.throws(() => addon().regionBecomeLazy(id, new Uint32Array(0), 1 as never, () => {}), TypeError);
     addon().regionEndServing(server);
@@ -316,22 +324,28 @@ describe('kernel: residence', () => {
     addon().regionEndServing(0xfffffff);
   });
 
-  it('verbs say when a region never was lazy, and when it is closed', async () => {
-    begin([]);
-    const never = addon().regionOpen(new Uint8Array(addon().allocate(PAGE_SIZE, false)));
-    const verbs: [string, (id: number) => unknown][] = [
+  it('verbs say when the region became lazy again, and when it is closed', async () => {
+    const before = begin([]);
+    becomeLazy([1]);
+    const verbs: [string, (one: number) => unknown][] = [
       ['regionFaults', (one) => addon().regionFaults(one)],
       ['regionMissing', (one) => addon().regionMissing(one, 0, 1)],
-      ['regionSupply', (one) => supply(one, [0], 1)],
-      ['regionPoison', (one) => addon().regionPoison(one, new Uint32Array(0))],
+      ['regionStillMissing', (one) => addon().regionStillMissing(one, new Uint32Array(0))],
+      ['regionExpect', (one) => addon().regionExpect(one, new Uint32Array(0))],
+      ['regionTouched', (one) => addon().regionTouched(one, 1)],
+      ['regionSupply', (one) => supply(one, [1], 1)],
+      ['regionPoison', (one) => addon().regionPoison(one, Uint32Array.of(1, 1))],
       ['regionResidence', (one) => addon().regionResidence(one)],
     ];
-    for (const [name, verb] of verbs) assert.throws(() => verb(never), code('ERR_NOT_LAZY'), name);
-    assert.deepEqual([...addon().regionPoisoned(never, true)], []);
-    addon().regionClose(never);
-    verbs.push(['regionPoisoned', (one) => addon().regionPoisoned(one, false)]);
-    verbs.push(['regionBecomeLazy', (one) => addon().regionBecomeLazy(one, new Uint32Array(0), false, () => {})]);
-    for (const [name, verb] of verbs) assert.throws(() => verb(never), code('ERR_CLOSED'), name);
+    for (const [name, verb] of verbs) assert.throws(() => verb(before), code('ERR_NOT_LAZY'), name);
+    addon().regionEndServing(before);
+    assert.deepEqual(missing(lazy), [1], 'the end of one is none of the other');
+    assert.equal(supply(lazy, [1], 1), 1);
+    addon().regionClose(id);
+    for (const [name, verb] of verbs) assert.throws(() => verb(lazy), code('ERR_NOT_LAZY'), name);
+    assert.throws(() => addon().regionPoisoned(id, false), code('ERR_CLOSED'));
+    assert.throws(() => addon().regionFetch(id, new Uint32Array(0)), code('ERR_CLOSED'));
+    assert.throws(() => addon().regionBecomeLazy(id, new Uint32Array(0), false, () => {}), code('ERR_CLOSED'));
   });
 
   it('what is missing when the region is closed cannot be read, nor when who serves ends', async () => {
@@ -343,12 +357,12 @@ describe('kernel: residence', () => {
     addon().regionEndServing(server);
     begin([]);
     const helper = new Helper(
-      `addon.regionBecomeLazy(workerData, Uint32Array.of(20, 5), false, () => {}); parentPort.postMessage('ready'); parentPort.on('message', () => {});`,
+      `parentPort.postMessage(addon.regionBecomeLazy(workerData, Uint32Array.of(20, 21, 22, 23, 24), false, () => {})); parentPort.on('message', () => {});`,
       id,
     );
-    assert.equal(await helper.next(), 'ready');
+    const served = (await helper.next()) as number;
     const another = outcome(read(22));
-    while (addon().regionResidence(id).faults === 0) await new Promise(setImmediate);
+    while (addon().regionResidence(served).faults === 0) await new Promise(setImmediate);
     await helper.worker.terminate();
     assert.equal(await another, 'EFAULT');
     assert.deepEqual([...addon().regionPoisoned(id, false)], [20, 5]);
