@@ -135,6 +135,8 @@ Range Object::enroll(const Span<uint8_t>& view, uint64_t mode) {
     range.mode = before->mode;
     range.ioctls |= before->ioctls;
   }
+  // As after unregistering: nobody else wakes those that wait for what is no event any more.
+  if (before && (before->mode & ~range.mode) != 0) wake(fd_, range.start, range.length);
   // Only hugetlbfs has no zero page.
   if ((range.ioctls & (1ull << _UFFDIO_ZEROPAGE)) == 0) {
     const std::vector<Mapping> mappings = mappingsOf(view.data, host);

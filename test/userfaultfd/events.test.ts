@@ -198,6 +198,16 @@ describe('userfaultfd: events', () => {
     assert.deepEqual(found, { output: ['started 1\n', 'started 2\n', 'started 3\n'], type: 'fork', left: 1 });
   });
 
+  it('EVENT_FORK: none comes for memory of V8, which children do not have', async () => {
+    const found = await child(async ({ opened, silent }) => {
+      const { execFileSync } = process.getBuiltinModule('node:child_process');
+      const { uffd } = opened(4, ['missing'], { features: ['EVENT_FORK'] });
+      execFileSync('true');
+      return silent(uffd);
+    });
+    assert.equal(found, true);
+  });
+
   it('come in order, each to one taker, and are kept for the next iteration', async () => {
     const found = await child(async ({ opened, addon, PAGE }) => {
       const { uffd, view, registration } = opened(64, ['missing'], { features: ['EVENT_REMOVE'] });

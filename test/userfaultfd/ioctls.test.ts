@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { addon } from '../../lib/kernel/addon.js';
-import { Userfaultfd } from '../../lib/userfaultfd/index.js';
 import { child, filled, opened, PAGE, shared } from './support.js';
 
 const done = (pages: number) => ({ byteLength: pages * PAGE, error: null });
@@ -170,6 +169,23 @@ describe('userfaultfd: ioctls', () => {
     uffd.close();
   });
 
+  it('UFFDIO_MOVE: refuses pages that a child shares', async () => {
+    const found = await child(async ({ inherited, addon, filled, nextFault, next, reaped, shared, PAGE }) => {
+      const { uffd, view, registration } = inherited(2, ['missing'], { features: ['EVENT_FORK'], forks: 'keep' });
+      registration.copy(0, filled(5));
+      // The child waits for a page, and shares the other.
+      const pid = addon().uffdFork(view.subarray(PAGE));
+      const event = await next(uffd);
+      const theirs = event.type === 'fork' ? event.child! : uffd;
+      await nextFault(theirs);
+      const target = uffd.register(shared(1), { modes: ['missing'] });
+      const shares = target.move(0, view.subarray(0, PAGE));
+      theirs.close();
+      return { shares, status: await reaped(pid), kept: view[0] };
+    });
+    assert.deepEqual(found, { shares: stopped(0, 'EBUSY'), status: 0, kept: 5 });
+  });
+
   it('UFFDIO_WRITEPROTECT: MODE_WP protects, without it takes off and wakes; MODE_DONTWAKE does not wake', async () => {
     const found = await child(async ({ opened, Toucher, nextFault, waits, PAGE }) => {
       const { uffd, view, registration } = opened(4, ['wp']);
@@ -254,7 +270,7 @@ describe('userfaultfd: ioctls', () => {
   });
 
   it('asks the kernel once: EAGAIN comes back where the mappings of the process are changing', async () => {
-    const found = await child(async ({ shared, filled, addon, Dropper, later, PAGE }) => {
+    const found = await child(async ({ shared, filled, addon, Dropper, pause, PAGE }) => {
       // Nobody reads the events of this one, so whoever drops memory stays in the middle of it.
       const { id } = addon().uffdOpen(true, false, 1 << 3, false, false);
       const view = shared(4);
@@ -262,7 +278,7 @@ describe('userfaultfd: ioctls', () => {
       const before = addon().uffdCopy(id, range, view, 0, filled(1), 0);
       const dropper = new Dropper(view);
       const dropped = dropper.drop();
-      await later(300);
+      await pause(300);
       const again = [
         addon().uffdCopy(id, range, view, PAGE, filled(1), 0),
         addon().uffdZeropage(id, range, view, PAGE, PAGE, 0),
@@ -275,14 +291,11 @@ describe('userfaultfd: ioctls', () => {
     assert.deepEqual(found, { before: done(1), again: Array(4).fill(stopped(0, 'EAGAIN')), dropped: 'dropped' });
   });
 
-  it('leaves the ranges of other descriptors alone, though the kernel would not', () => {
-    // The kernel takes a COPY by any descriptor into memory that any other has registered.
-    const one = opened(2, ['missing']);
-    const other = Userfaultfd.open();
-    assert.throws(() => other.register(one.view, { modes: ['missing'] }), { code: 'TIDEMARK_REGION_BUSY' });
-    assert.deepEqual(other.registrations, []);
-    assert.deepEqual(one.registration.zeropage(0, 2 * PAGE), done(2));
-    other.close();
-    one.uffd.close();
+  it('POISON and MOVE need not be asked for', () => {
+    const { uffd, registration } = opened(2, ['missing']);
+    assert.deepEqual(uffd.features, []);
+    assert.deepEqual(registration.move(0, shared(1).fill(1)), done(1));
+    assert.deepEqual(registration.poison(PAGE, PAGE), done(1));
+    uffd.close();
   });
 });

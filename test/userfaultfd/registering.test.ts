@@ -97,6 +97,17 @@ describe('userfaultfd: registering', () => {
     assert.deepEqual(found, { written: [2, 2], read: [3, 3], quiet: [true, true] });
   });
 
+  it('wakes who waits for what is no event any more, when other modes replace those of a registration', async () => {
+    const found = await child(async ({ opened, Toucher, nextFault }) => {
+      const { uffd, view, registration } = opened(2, ['missing']);
+      const reading = new Toucher(view).read(0);
+      await nextFault(uffd);
+      uffd.register(view, { modes: ['wp'] });
+      return { read: await reading, modes: registration.modes };
+    });
+    assert.deepEqual(found, { read: 0, modes: ['wp'] });
+  });
+
   it('takes parts of buffers that may grow and of WebAssembly memory, and follows that when it grows', () => {
     const uffd = Userfaultfd.open();
     const memory = new Memory({ initial: 2, maximum: 8 });
@@ -169,10 +180,24 @@ describe('userfaultfd: registering', () => {
   it('is told apart by the native side, too', () => {
     const { uffd, view } = opened(4, ['missing']);
     const id = addon().uffdOpen(true, false, 0, false, false).id;
-    const { range } = addon().uffdRegister(id, shared(1), 1);
+    const own = shared(1);
+    const { range } = addon().uffdRegister(id, own, 1);
     assert.throws(() => addon().uffdZeropage(id, range, view, 0, PAGE, 0), code('ERR_MOVED'));
     assert.throws(() => addon().uffdZeropage(id, range, undefined, 0, PAGE, 0), code('ERR_MOVED'));
     assert.throws(() => addon().uffdZeropage(id, range + 1, view, 0, PAGE, 0), code('ERR_CLOSED'));
+    // The kernel would take a COPY by any descriptor into memory that any other has registered.
+    const stranger = addon().uffdOpen(true, false, 0, false, false).id;
+    assert.throws(() => addon().uffdCopy(stranger, range, own, 0, new Uint8Array(PAGE), 0), code('ERR_CLOSED'));
+    addon().uffdClose(stranger);
+    for (const [at, length] of [
+      [0, 2 * PAGE],
+      [PAGE, PAGE],
+      [2 ** 52, PAGE],
+      [0, 0],
+      [8, PAGE],
+    ] as const)
+      assert.throws(() => addon().uffdZeropage(id, range, own, at, length, 0), RangeError, `${at}, ${length}`);
+    assert.deepEqual(addon().uffdZeropage(id, range, own, 0, PAGE, 0), { byteLength: PAGE, error: null });
     addon().uffdClose(id);
     addon().uffdClose(id);
     assert.throws(() => addon().uffdZeropage(id, range, view, 0, PAGE, 0), code('ERR_CLOSED'));

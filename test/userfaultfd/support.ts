@@ -78,7 +78,7 @@ export async function reaped(pid: number): Promise<number> {
   for (;;) {
     const status = addon().uffdReap(pid);
     if (status !== undefined) return status;
-    await later(10);
+    await pause(10);
   }
 }
 
@@ -193,9 +193,16 @@ export async function nextFault(uffd: Userfaultfd): Promise<PagefaultEvent> {
 }
 
 export const LATE = Symbol('late');
+/** To be raced with: it does not keep the process alive. */
 export function later(ms: number): Promise<typeof LATE> {
   return new Promise((resolve) => {
     setTimeout(resolve, ms, LATE).unref();
+  });
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
   });
 }
 
