@@ -42,6 +42,7 @@
             'uffd_maps.cc',
             'uffd_memory.cc',
             'uffd_object.cc',
+            'uffd_pump.cc',
             'uffd_ranges.cc',
             'uffd_reader.cc',
             'uffd_verbs.cc',

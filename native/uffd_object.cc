@@ -99,6 +99,7 @@ void Object::close(napi_env env, uint32_t id) {
 void Object::shut() {
   // While events are read still: the kernel refuses with EAGAIN as long as one is unread.
   if (fd_ >= 0 && options_.poisonAtClose) poisonMissing();
+  if (fd_ >= 0 && (options_.features & UFFD_FEATURE_EVENT_FORK) != 0 && !foreign_) endForks();
   std::unique_ptr<Reader> reader;
   {
     const std::lock_guard<std::mutex> guard(readerMutex_);
@@ -206,6 +207,17 @@ uint32_t Object::adopt(int fd) {
     child->ranges_->copyFrom(*ranges_);
     return child;
   });
+}
+
+void Object::endForks() const {
+  // The child that is being made has a copy of the descriptor already, so closing ours would not end it, and who forks would wait for ever for an
+  // event that nobody reads. Without registrations no fork begins that has an event; one that has begun makes the kernel answer EAGAIN until it was read.
+  for (const Range& range : ranges_->all()) {
+    uint64_t ioctls = 0;
+    // Before 6.16 the kernel would let us unregister what is another's now.
+    if (registerRange(fd_, range.start, range.length, range.mode, ioctls) == 0) unregisterRange(fd_, range.start, range.length);
+  }
+  for (int patience = kBusyRetries; patience > 0 && uffd::writeProtect(fd_, nullptr, hostPageSize(), 0) == EAGAIN; patience--) usleep(1000);
 }
 
 void Object::poisonMissing() const {

@@ -83,6 +83,8 @@ class Object {
   /** Threads that wait get SIGBUS or EFAULT instead of zeros. */
   void poisonMissing() const;
   uint32_t adopt(int fd);
+  /** No fork is under way that this descriptor will get an event of, and none will be. */
+  void endForks() const;
 
   const uint32_t id_;
   const Options options_;

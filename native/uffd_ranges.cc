@@ -6,6 +6,19 @@
 
 namespace tidemark::uffd {
 
+namespace {
+/** Events lag behind by microseconds. */
+constexpr size_t kMaxRemoved = 256;
+
+std::optional<Piece> pieceOf(const Range& range, uint64_t start, uint64_t end) {
+  const uint64_t first = reinterpret_cast<uintptr_t>(range.start);
+  const uint64_t from = std::max(start, first);
+  const uint64_t to = std::min(end, first + range.length);
+  if (from >= to) return std::nullopt;
+  return Piece{range.id, from - first, to - from, range.pageSize};
+}
+}  // namespace
+
 uint32_t Ranges::known(const uint8_t* start, size_t length) const {
   const std::lock_guard<std::mutex> guard(mutex_);
   for (const auto& [id, range] : ranges_) {
@@ -27,7 +40,11 @@ Range Ranges::put(Range range) {
 
 void Ranges::remove(uint32_t id) {
   const std::lock_guard<std::mutex> guard(mutex_);
-  ranges_.erase(id);
+  const auto found = ranges_.find(id);
+  if (found == ranges_.end()) return;
+  removed_.push_front(found->second);
+  if (removed_.size() > kMaxRemoved) removed_.pop_back();
+  ranges_.erase(found);
 }
 
 std::optional<Range> Ranges::find(uint32_t id) const {
@@ -47,10 +64,10 @@ std::vector<Piece> Ranges::pieces(uint64_t start, uint64_t end) const {
   const std::lock_guard<std::mutex> guard(mutex_);
   std::vector<Piece> result;
   for (const auto& [id, range] : ranges_) {
-    const uint64_t first = reinterpret_cast<uintptr_t>(range.start);
-    const uint64_t from = std::max(start, first);
-    const uint64_t to = std::min(end, first + range.length);
-    if (from < to) result.push_back({id, from - first, to - from, range.pageSize});
+    if (const auto piece = pieceOf(range, start, end)) result.push_back(*piece);
+  }
+  for (auto range = removed_.begin(); result.empty() && range != removed_.end(); ++range) {
+    if (const auto piece = pieceOf(*range, start, end)) result.push_back(*piece);
   }
   if (result.empty()) result.push_back({0, 0, end - start, 1});
   return result;

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -36,6 +37,7 @@ class Ranges {
   uint32_t known(const uint8_t* start, size_t length) const;
   /** `id` 0 gives it a number. */
   Range put(Range range);
+  /** Events about it that were read before still name it: who gets them can tell that it is gone from memory that was never known. */
   void remove(uint32_t id);
   std::optional<Range> find(uint32_t id) const;
   std::vector<Range> all() const;
@@ -47,6 +49,8 @@ class Ranges {
   mutable std::mutex mutex_;
   uint32_t nextId_ = 1;
   std::map<uint32_t, Range> ranges_;
+  /** The last of those that were removed. */
+  std::deque<Range> removed_;
 };
 
 }  // namespace tidemark::uffd

@@ -1,54 +1,20 @@
 #include "uffd_reader.h"
 
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <system_error>
-
-#include "errors.h"
-#include "pagemap.h"
+#include <utility>
 
 namespace tidemark::uffd {
 
-namespace {
-/** Faults of several threads come in one read. */
-constexpr size_t kBatch = 32;
-}  // namespace
-
-Reader::Reader(int fd, std::shared_ptr<Ranges> ranges, Adopt adopt) : fd_(fd), ranges_(std::move(ranges)), adopt_(std::move(adopt)) {
-  stop_ = eventfd(0, EFD_CLOEXEC);
-  if (stop_ < 0) throw SystemError(errno, "eventfd");
-  // Signals belong to Node's threads.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int error = 0;
-  try {
-    thread_ = std::thread([this] { run(); });
-  } catch (const std::system_error& failure) {
-    error = failure.code().value();
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error == 0) return;
-  close(stop_);
-  throw SystemError(error, "pthread_create");
-}
+Reader::Reader(int fd, std::shared_ptr<Ranges> ranges, Adopt adopt)
+    : ranges_(std::move(ranges)), adopt_(std::move(adopt)), pump_(fd), thread_(startThread([this] { run(); })) {}
 
 Reader::~Reader() {
   stop();
-  close(stop_);
   if (function_ != nullptr) napi_release_threadsafe_function(function_, napi_tsfn_release);
 }
 
 void Reader::stop() {
-  const uint64_t one = 1;
-  // An eventfd that nobody reads takes this the first time.
-  if (thread_.joinable() && write(stop_, &one, sizeof one) == sizeof one) thread_.join();
+  pump_.stop();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Reader::notify(napi_threadsafe_function function) {
@@ -71,25 +37,13 @@ std::vector<Event> Reader::take() {
 }
 
 void Reader::run() {
-  pollfd watched[2] = {{fd_, POLLIN, 0}, {stop_, POLLIN, 0}};
   for (;;) {
-    if (poll(watched, 2, -1) < 0) {
-      if (errno == EINTR) continue;
-      return;
-    }
-    if (watched[1].revents != 0 || !readSome()) return;
+    const Pump::Messages messages = pump_.next();
+    if (messages.count == 0) return;
+    std::vector<Event> events;
+    for (size_t k = 0; k < messages.count; k++) translate(messages.data[k], events);
+    push(std::move(events));
   }
-}
-
-bool Reader::readSome() {
-  uffd_msg messages[kBatch];
-  const ssize_t length = read(fd_, messages, sizeof messages);
-  // EAGAIN: the thread that faulted was woken by somebody else in between.
-  if (length < 0) return errno == EAGAIN || errno == EINTR;
-  std::vector<Event> events;
-  for (size_t k = 0; k < static_cast<size_t>(length) / sizeof messages[0]; k++) translate(messages[k], events);
-  push(std::move(events));
-  return true;
 }
 
 void Reader::translate(const uffd_msg& message, std::vector<Event>& events) const {

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "uffd_abi.h"
+#include "uffd_pump.h"
 #include "uffd_ranges.h"
 
 namespace tidemark::uffd {
@@ -28,7 +28,7 @@ struct Event {
 };
 
 /**
- * The thread that reads a descriptor's events, and their queue. It always reads: whoever forks, unmaps, drops or moves registered memory
+ * Makes events of what the pump reads, on a thread of its own, and queues them. Reading goes on always: whoever forks, unmaps, drops or moves registered memory
  * is blocked until its event is read, and that may be the very thread that takes events from here. So the queue has no bound; it
  * holds at most one fault for each thread of the process, for that waits, and one event for each system call of the other kinds.
  */
@@ -36,10 +36,10 @@ class Reader {
  public:
   /** What to do with the descriptor of a fork; gives the number for the event. */
   using Adopt = std::function<uint32_t(int fd)>;
-  /** Starts the thread; throws SystemError. The descriptor must outlive the reader. */
+  /** Starts the threads; throws SystemError. The descriptor must outlive the reader. */
   Reader(int fd, std::shared_ptr<Ranges> ranges, Adopt adopt);
   ~Reader();
-  /** Waits for the thread, which never blocks on anything but its descriptors. Idempotent. */
+  /** Waits for the threads. Idempotent. */
   void stop();
 
   /** Called without arguments when there is something to take; released at the end of the reader. */
@@ -49,15 +49,13 @@ class Reader {
 
  private:
   void run();
-  bool readSome();
   void translate(const uffd_msg& message, std::vector<Event>& events) const;
   void push(std::vector<Event> events);
   void announce();
 
-  const int fd_;
   const std::shared_ptr<Ranges> ranges_;
   const Adopt adopt_;
-  int stop_ = -1;
+  Pump pump_;
   std::mutex mutex_;
   std::vector<Event> queue_;
   napi_threadsafe_function function_ = nullptr;

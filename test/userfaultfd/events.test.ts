@@ -184,6 +184,10 @@ describe('userfaultfd: events', () => {
       const event = await next(uffd);
       // The others are dropped, and their descriptors closed.
       uffd.close();
+      // So are those that have not come as far as JavaScript.
+      const second = inherited(4, ['missing'], { features: ['EVENT_FORK'], forks: 'keep' });
+      execFileSync('true');
+      second.uffd.close();
       const fs = process.getBuiltinModule('node:fs');
       const left = fs.readdirSync('/proc/self/fd').filter((fd) => {
         try {
@@ -196,6 +200,44 @@ describe('userfaultfd: events', () => {
     });
     // The one that was taken is the test's.
     assert.deepEqual(found, { output: ['started 1\n', 'started 2\n', 'started 3\n'], type: 'fork', left: 1 });
+  });
+
+  it('EVENT_FORK: closing while another thread forks holds up neither, nor do threads that allocate and drop memory meanwhile', async () => {
+    const found = await child(async ({ addon, addonPath, Userfaultfd, shared, Dropper, pause, PAGE }) => {
+      const { Worker } = process.getBuiltinModule('node:worker_threads');
+      const forks = new Int32Array(new SharedArrayBuffer(4));
+      const forker = new Worker(
+        `const { workerData } = require('node:worker_threads');
+         const addon = require(workerData.addonPath);
+         const byte = new Uint8Array(1);
+         for (;;) { const pid = addon.uffdFork(byte); while (addon.uffdReap(pid) === undefined); workerData.forks[0]++; }`,
+        { eval: true, execArgv: [], workerData: { addonPath, forks } },
+      );
+      const view = new Uint8Array(addon().allocate(16 * PAGE, false));
+      const dropped = shared(16);
+      const watched = Userfaultfd.open({ features: ['EVENT_REMOVE'] });
+      watched.register(dropped, { modes: ['missing'] });
+      const dropper = new Dropper(dropped);
+      while (forks[0] === 0) await pause(5);
+      for (let round = 0; round < 300; round++) {
+        const uffd = Userfaultfd.open({ features: ['EVENT_FORK'], forks: round % 2 ? 'keep' : 'close' });
+        try {
+          uffd.register(view, { modes: ['missing'] });
+        } catch (error) {
+          // A child that has just been forked has what was closed.
+          if ((error as { code?: string }).code !== 'TIDEMARK_REGION_BUSY') throw error;
+        }
+        for (let spin = Math.random() * 20_000; spin > 0; spin--);
+        uffd.close();
+        if (round % 30 === 0) await dropper.drop();
+      }
+      const before = forks[0]!;
+      while (forks[0]! < before + 3) await pause(5);
+      // It has no end of its own.
+      void forker.terminate();
+      return 'both go on';
+    });
+    assert.equal(found, 'both go on');
   });
 
   it('EVENT_FORK: none comes for memory of V8, which children do not have', async () => {
