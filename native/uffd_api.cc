@@ -87,13 +87,16 @@ Napi::Value uffdUnregister(const Napi::CallbackInfo& info) {
   const Args args(info);
   const uint32_t id = args.id(0);
   const auto range = static_cast<uint32_t>(args.integer(1, "range", UINT32_MAX));
-  Object::find(id)->withdraw(range, args.bytes(2, "view"));
+  const Span<uint8_t> view = args.bytes(2, "view");
+  Object::find(id)->withdraw(range, view);
   return info.Env().Undefined();
 }
 
 Napi::Value uffdForget(const Napi::CallbackInfo& info) {
   const Args args(info);
-  Object::find(args.id(0))->forget(static_cast<uint32_t>(args.integer(1, "range", UINT32_MAX)));
+  const uint32_t id = args.id(0);
+  const auto range = static_cast<uint32_t>(args.integer(1, "range", UINT32_MAX));
+  Object::find(id)->forget(range);
   return info.Env().Undefined();
 }
 
@@ -105,11 +108,11 @@ Napi::Value uffdRanges(const Napi::CallbackInfo& info) {
   return result;
 }
 
-/** Arguments 1 to 3 of a verb: range, view and offset. A fork's ranges have no view. */
+/** Arguments 1 to 3 of a verb: range, view and offset. */
 uffd::Place placeOf(const Args& args, uint64_t length) {
   uffd::Place place{};
   place.range = static_cast<uint32_t>(args.integer(1, "range", UINT32_MAX));
-  if (args.given(2)) place.view = args.bytes(2, "view");
+  place.view = args.bytes(2, "view");
   place.offset = args.integer(3, "byteOffset", kMaxLength);
   place.length = length;
   return place;

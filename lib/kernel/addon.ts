@@ -227,58 +227,23 @@ export interface Addon {
   /** All ranges; of a fork's object, those of its parent. */
   uffdRanges(id: number): UffdRange[];
   /**
-   * The ioctls on parts of a range, one call to the kernel each, never repeated. `view` is the range's memory (undefined for a fork's object, whose memory is in another process).
+   * The ioctls on parts of a range, one call to the kernel each, never repeated. `view` is the range's memory (an empty one for a fork's object, whose memory is in another process).
    * A RangeError outside the range or its pages, ERR_MOVED; what the kernel refuses is a value.
    */
-  uffdWake(id: number, range: number, view: Uint8Array | undefined, byteOffset: number, byteLength: number, mode: 0): UffdOutcome;
-  uffdCopy(
-    id: number,
-    range: number,
-    view: Uint8Array | undefined,
-    byteOffset: number,
-    source: Uint8Array,
-    mode: number,
-  ): UffdOutcome;
-  uffdMove(
-    id: number,
-    range: number,
-    view: Uint8Array | undefined,
-    byteOffset: number,
-    source: Uint8Array,
-    mode: number,
-  ): UffdOutcome;
-  uffdZeropage(
-    id: number,
-    range: number,
-    view: Uint8Array | undefined,
-    byteOffset: number,
-    byteLength: number,
-    mode: number,
-  ): UffdOutcome;
+  uffdWake(id: number, range: number, view: Uint8Array, byteOffset: number, byteLength: number, mode: 0): UffdOutcome;
+  uffdCopy(id: number, range: number, view: Uint8Array, byteOffset: number, source: Uint8Array, mode: number): UffdOutcome;
+  uffdMove(id: number, range: number, view: Uint8Array, byteOffset: number, source: Uint8Array, mode: number): UffdOutcome;
+  uffdZeropage(id: number, range: number, view: Uint8Array, byteOffset: number, byteLength: number, mode: number): UffdOutcome;
   uffdWriteProtect(
     id: number,
     range: number,
-    view: Uint8Array | undefined,
+    view: Uint8Array,
     byteOffset: number,
     byteLength: number,
     mode: number,
   ): UffdOutcome;
-  uffdContinue(
-    id: number,
-    range: number,
-    view: Uint8Array | undefined,
-    byteOffset: number,
-    byteLength: number,
-    mode: number,
-  ): UffdOutcome;
-  uffdPoison(
-    id: number,
-    range: number,
-    view: Uint8Array | undefined,
-    byteOffset: number,
-    byteLength: number,
-    mode: number,
-  ): UffdOutcome;
+  uffdContinue(id: number, range: number, view: Uint8Array, byteOffset: number, byteLength: number, mode: number): UffdOutcome;
+  uffdPoison(id: number, range: number, view: Uint8Array, byteOffset: number, byteLength: number, mode: number): UffdOutcome;
   /** Starts the thread that reads events. `callback` runs when there is something to take; it does not keep the environment alive. Once for an object. */
   uffdListen(id: number, callback: () => void): void;
   uffdKeepAlive(id: number, on: boolean): void;

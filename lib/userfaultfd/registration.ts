@@ -42,6 +42,8 @@ export interface WriteProtectOptions extends WakeOption {
   wp?: boolean;
 }
 
+const NONE = new Uint8Array(0);
+
 type InPlace = 'uffdWake' | 'uffdZeropage' | 'uffdWriteProtect' | 'uffdContinue' | 'uffdPoison';
 
 /**
@@ -184,9 +186,9 @@ export class Registration {
     isNumber('byteLength', byteLength, 1, this.byteLength - byteOffset);
   }
 
-  #ask(call: (native: Addon, view: Uint8Array | undefined) => UffdOutcome): Outcome {
+  #ask(call: (native: Addon, view: Uint8Array) => UffdOutcome): Outcome {
     if (this.userfaultfd.closed) throw new TidemarkError('TIDEMARK_CLOSED', 'the userfaultfd is closed');
-    const view = this.#memory === undefined ? undefined : present(this.#memory);
+    const view = this.#memory === undefined ? NONE : present(this.#memory);
     return translating(() => call(addon(), view));
   }
 }

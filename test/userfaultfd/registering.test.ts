@@ -183,7 +183,7 @@ describe('userfaultfd: registering', () => {
     const own = shared(1);
     const { range } = addon().uffdRegister(id, own, 1);
     assert.throws(() => addon().uffdZeropage(id, range, view, 0, PAGE, 0), code('ERR_MOVED'));
-    assert.throws(() => addon().uffdZeropage(id, range, undefined, 0, PAGE, 0), code('ERR_MOVED'));
+    assert.throws(() => addon().uffdZeropage(id, range, new Uint8Array(0), 0, PAGE, 0), code('ERR_MOVED'));
     assert.throws(() => addon().uffdZeropage(id, range + 1, view, 0, PAGE, 0), code('ERR_CLOSED'));
     // The kernel would take a COPY by any descriptor into memory that any other has registered.
     const stranger = addon().uffdOpen(true, false, 0, false, false).id;
