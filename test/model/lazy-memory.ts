@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { Region } from '../../lib/index.js';
+import { addon } from '../../lib/kernel/addon.js';
 import { Memory, resizable } from '../support/memories.js';
 import { PAGE } from './model.js';
 
@@ -108,6 +109,20 @@ export class Part {
     for (let page = first; page < pages.length; page++) {
       const kept = page === first ? at % PAGE : 0;
       pages[page] = kept === 0 ? ZERO : Buffer.concat([pages[page]!.subarray(0, kept)], PAGE);
+      this.touched?.add(page);
+    }
+    this.pages = pages;
+  }
+
+  /** Pages are dropped as by madvise(2), also such as are missing still: V8 makes what it drops zero first. */
+  discard(first: number, count: number): void {
+    const runs = Uint32Array.of(first, count);
+    addon().regionZero(this.region.nativeId, runs);
+    // What it has armed is reported all the same.
+    addon().regionGiveBack(this.region.nativeId, this.bytes(0, this.region.byteLength), runs);
+    const pages = [...this.pages];
+    for (let page = first; page < first + count; page++) {
+      pages[page] = ZERO;
       this.touched?.add(page);
     }
     this.pages = pages;

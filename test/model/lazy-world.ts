@@ -250,12 +250,18 @@ export class LazyWorld {
   }
 
   #drop(): void {
-    const heap = this.#parts.get('heap')!;
-    this.#trace.add('drop');
-    // A capture that is under way has what it needs: it may be dropped at once.
-    heap.drop(this.#pick);
+    const { part, first, count } = this.#range(60);
     this.counts.drops++;
-    if (this.#pick(3) === 0) heap.check('dropped');
+    if (part.name === 'heap' && this.#pick(2) === 0) {
+      this.#trace.add('drop the end of heap');
+      part.drop(this.#pick);
+    } else {
+      // What it has grown by is tracked from the next scan on.
+      const known = Math.min(count, part.region.byteLength / PAGE - first);
+      this.#trace.add(`drop ${part.name} ${first}+${known}`);
+      if (known > 0) part.discard(first, known);
+    }
+    if (this.#pick(3) === 0) part.check('dropped');
   }
 
   #grow(): void {
