@@ -15,6 +15,7 @@ export const FAULT_POINTS = {
   'lazy.ahead': 'filling a slice of a lazy restore ahead fails',
   'lazy.hold': 'filling ahead waits for 50 ms',
   'lazy.serve': 'a fault is not answered',
+  'lazy.late': 'a fault is answered 10 ms late',
   'lazy.exit': 'the storage thread ends when it is to answer a fault',
   'log.write': 'a batch is rejected before LevelDB sees it',
   'log.acknowledge': 'a batch is rejected although LevelDB has written it',

@@ -25,6 +25,7 @@ const FIRST_SLICE_PAGES = 256;
 const PAYLOADS_KEPT = 8;
 /** For the tests. */
 const HOLD_MS = 50;
+const LATE_MS = 10;
 /** How far from a page others of its frame are looked for. */
 const FRAME_REACH = 2 * FRAME_PAGES;
 
@@ -280,6 +281,11 @@ export class LazyRun {
     if (region === undefined || this.#ended) return;
     if (faulty('lazy.exit')) process.exit(1);
     if (faulty('lazy.serve')) return;
+    if (faulty('lazy.late')) void setTimeout(LATE_MS).then(() => this.#ended || this.#answer(region));
+    else this.#answer(region);
+  }
+
+  #answer(region: LazyRegion): void {
     for (const page of faultsOf(region)) {
       this.#supply(region, page, true);
       this.#touched = region;
@@ -306,7 +312,9 @@ export class LazyRun {
         if (frame.length === 1) throw error;
         this.#supplyPages(region, Uint32Array.of(page), byFault);
       } catch (reason) {
-        if (!isClosed(reason)) this.#poison(region, page, reason);
+        if (isClosed(reason)) return;
+        // It may have come meanwhile, and been captured anew: then the table has a version of it that is not written yet, or never will be.
+        if (missingPages(region, page, 1)[0] === page) this.#poison(region, page, reason);
       }
     }
   }

@@ -192,6 +192,38 @@ describe('while a lazy restore is filling', () => {
     assert.deepEqual({ ...result, left: result.left > 150 }, { left: true, same: 0, pages: 1, behind: 0 });
   });
 
+  it('a page that was filled ahead, written and captured before its fault is answered is not taken for damaged', async () => {
+    const result = await inChild(
+      { faults: 'lazy.late:1:1000000', limitMs: 30_000 },
+      async (kit, path) => {
+        const store = await kit.CheckpointStore.open(path);
+        const done: string[] = [];
+        for (let round = 0; round < 60; round++) {
+          const region = kit.Region.allocate(kit.SAMPLE_PAGES * kit.PAGE);
+          await kit.withCheckpointer(store, { regions: { r: region } }, async (c) => {
+            const restoration = await c.restore(1, { lazy: true });
+            const bytes = kit.bytesOf(region);
+            const taken: Promise<string>[] = [];
+            for (let k = 0; k < 12; k++) {
+              bytes[(((round * 12 + k) * 1009) % 3000) * kit.PAGE]! ^= 1;
+              const controller = new AbortController();
+              taken.push(kit.outcome(c.checkpoint({ durability: 'relaxed', signal: controller.signal })));
+              if (k % 3 === 0) await new Promise(setImmediate);
+              if (k % 4 === 0) controller.abort();
+            }
+            done.push(await kit.outcome(restoration.done));
+            await Promise.all(taken);
+          });
+          region.close();
+        }
+        await store.close();
+        return [...new Set(done)];
+      },
+      path,
+    );
+    assert.deepEqual(result, ['ok']);
+  });
+
   it('close() waits until everything is there', async () => {
     const result = await inChild(
       HELD_SOON,

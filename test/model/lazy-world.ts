@@ -27,6 +27,7 @@ const MIB = 1 << 20;
 const HOLD = 'lazy.hold:1:1000000';
 const KINDS: Kind[] = [
   { options: { workers: 2, maxStagingBytes: 32 * MIB } },
+  { options: { workers: 2, maxStagingBytes: 8 * MIB }, faults: () => 'lazy.late:1:1000000' },
   { options: { workers: 1, maxStagingBytes: 4 * MIB }, held: true, faults: () => HOLD },
   { options: { workers: 2, maxStagingBytes: 4 * MIB, maxShadowBytes: 0 }, held: true, faults: () => HOLD },
   { options: { workers: 1, maxStagingBytes: 16 * MIB, maxDeltas: 1 }, faults: () => 'lazy.ahead:3:1000000' },
