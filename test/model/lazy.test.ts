@@ -9,7 +9,7 @@ const ROUNDS = Number(process.env.TIDEMARK_ROUNDS ?? 200);
 const SEED = Number(process.env.TIDEMARK_SEED ?? 2026);
 /** Of one store; each has a seed of its own, so that it can be run by itself. */
 const ROUNDS_OF_A_STORE = 20;
-const limitMs = 30_000 + ROUNDS * 1000;
+const limitMs = 30_000 + ROUNDS * 500;
 
 describe('model: lazy restores', function () {
   this.timeout(limitMs + 10_000);
