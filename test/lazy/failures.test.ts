@@ -91,6 +91,29 @@ describe('a lazy restore that cannot restore everything', () => {
     assert.deepEqual(result, { done: 'TIDEMARK_DAMAGED', poisonedPages: 50, inPlace: true, whole: 0, pages: 0 });
   });
 
+  it('and the memory is not stored as a whole, with zeros for what is lost', async () => {
+    await damageExtent(path, -1);
+    const result = await inChild(
+      { limitMs },
+      async (kit, path, other) => {
+        const { c, restoration, region } = await kit.sampleRestoring(path);
+        const done = await kit.outcome(restoration.done);
+        kit.edit(region, 0, 3);
+        const next = await c.checkpoint();
+        const d = await kit.Checkpointer.open(other, { regions: { r: c.detach('r') } });
+        const whole = await kit.outcome(d.checkpoint());
+        const ahead = await kit.outcome(d.precopy());
+        await d.close();
+        await c.close();
+        return { done, pages: next.regions.r!.pages, whole, ahead };
+      },
+      path,
+      folder(),
+    );
+    const lost = 'TIDEMARK_DAMAGED';
+    assert.deepEqual(result, { done: lost, pages: 1, whole: lost, ahead: lost });
+  });
+
   it('who touches a poisoned page gets SIGBUS', async () => {
     await damageExtent(path, -1);
     const kit = new URL('../support/kit.js', import.meta.url).href;
