@@ -35,9 +35,11 @@ uint64_t inodeOf(int fd) {
 Userfault::Userfault(int fd) : fd_(fd), inode_(inodeOf(fd)) {}
 
 Userfault::~Userfault() {
-  // Somebody may have closed it, and the number be that of another file now.
-  if (fd_ >= 0 && inodeOf(fd_) == inode_) close(fd_);
+  const int fd = descriptor();
+  if (fd >= 0) close(fd);
 }
+
+int Userfault::descriptor() const { return fd_ >= 0 && inodeOf(fd_) == inode_ ? fd_ : -1; }
 
 Userfault Userfault::obtain(Attempts& attempts) {
   attempts = Attempts();
@@ -169,7 +171,7 @@ void Userfault::wake(const uint8_t* start, size_t length) {
 }
 
 size_t Userfault::read(uffd_msg* messages, size_t most) {
-  const ssize_t got = ::read(fd_, messages, most * sizeof *messages);
+  const ssize_t got = ::read(descriptor(), messages, most * sizeof *messages);
   return got <= 0 ? 0 : static_cast<size_t>(got) / sizeof *messages;
 }
 

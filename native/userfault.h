@@ -63,7 +63,8 @@ class Userfault {
   void wake(const uint8_t* start, size_t length);
   /** Messages that are there, up to `most`; does not wait. */
   size_t read(uffd_msg* messages, size_t most);
-  int descriptor() const { return fd_; }
+  /** -1 where somebody has closed it: the number may be that of another file, or of another userfaultfd, whose events are not ours. */
+  int descriptor() const;
 
  private:
   uint64_t registerRange(const uint8_t* start, size_t length, uint64_t mode);

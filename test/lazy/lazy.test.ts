@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type Checkpointer, CheckpointStore, Region } from '../../lib/index.js';
 import { storeFolders } from '../support/folders.js';
+import { LAZY } from '../support/kernel-faults.js';
 import { assertSame, copyOf, edit, PAGE, range, stamp, stored, withCheckpointer } from '../support/kit.js';
 
 const PAGES = 1024;
@@ -42,7 +43,7 @@ describe('a lazy restore', () => {
       for (const [k, model] of models.entries()) {
         const region = Region.allocate(PAGES * PAGE);
         await withCheckpointer(store, { regions: { r: region }, deltas, branch: 'main' }, async (c) => {
-          const restoration = await c.restore(k + 1, { lazy: true });
+          const restoration = await c.restore(k + 1, { lazy: LAZY });
           assertSame(region, model, `checkpoint ${k + 1}, touched at once`);
           await restoration.done;
           assertSame(region, model, `checkpoint ${k + 1}`);
@@ -62,7 +63,7 @@ describe('a lazy restore', () => {
   it('is the base of a checkpoint of exactly the pages that are touched after it', async () => {
     const region = Region.allocate(PAGES * PAGE);
     await withCheckpointer(store, { regions: { r: region } }, async (c) => {
-      const { done } = await c.restore(undefined, { lazy: true });
+      const { done } = await c.restore(undefined, { lazy: LAZY });
       await assertExact(c, store, region, models[2]!, [0, 45, 250, 699, 720, 805, 1023]);
       await done;
       await assertExact(c, store, region, copyOf(region), [1, 46, 251, 698, 721, 806, 1022]);
@@ -73,7 +74,7 @@ describe('a lazy restore', () => {
   it('of memory that descends from the chain drops only what differs', async () => {
     await withCheckpointer(store, { regions: { r: original } }, async (c) => {
       stamp(original, [5, 900], 7);
-      const restoration = await c.restore(1, { lazy: true });
+      const restoration = await c.restore(1, { lazy: LAZY });
       assertSame(original, models[0]!);
       await restoration.done;
       const { inPlace, filledPages } = restoration.stats();
@@ -81,7 +82,7 @@ describe('a lazy restore', () => {
       assert.deepEqual([inPlace, filledPages], [true, 116]);
       assertSame(original, models[0]!);
       await assertExact(c, store, original, models[0]!, [5, 47, 200, 800, 900]);
-      await c.restore(3, { lazy: true });
+      await c.restore(3, { lazy: LAZY });
       assertSame(original, models[2]!);
     });
   });
@@ -90,7 +91,7 @@ describe('a lazy restore', () => {
     const region = Region.allocate(PAGES * PAGE);
     stamp(region, range(100, 900), 9);
     await withCheckpointer(store, { regions: { r: region } }, async (c) => {
-      const { done } = await c.restore(2, { lazy: true });
+      const { done } = await c.restore(2, { lazy: LAZY });
       assertSame(region, models[1]!);
       await done;
       await assertExact(c, store, region, models[1]!, [0, 250, 950]);
@@ -100,8 +101,8 @@ describe('a lazy restore', () => {
   it('can follow another at once, lazy or not', async () => {
     const region = Region.allocate(PAGES * PAGE);
     await withCheckpointer(store, { regions: { r: region } }, async (c) => {
-      const first = await c.restore(1, { lazy: true });
-      const second = await c.restore(3, { lazy: true });
+      const first = await c.restore(1, { lazy: LAZY });
+      const second = await c.restore(3, { lazy: LAZY });
       assertSame(region, models[2]!);
       await c.restore(2);
       assertSame(region, models[1]!);
@@ -113,7 +114,7 @@ describe('a lazy restore', () => {
   it('ensureResident() resolves when the pages are there', async () => {
     const region = Region.allocate(PAGES * PAGE);
     await withCheckpointer(store, { regions: { r: region } }, async (c) => {
-      const restoration = await c.restore(undefined, { lazy: true });
+      const restoration = await c.restore(undefined, { lazy: LAZY });
       await restoration.ensureResident('r', 10, 600 * PAGE);
       await assert.rejects(restoration.ensureResident('other', 0, 1), { code: 'TIDEMARK_NOT_FOUND' });
       await assert.rejects(restoration.ensureResident('r', 0, PAGES * PAGE + 1), RangeError);
@@ -134,7 +135,7 @@ describe('a lazy restore', () => {
     const seen: number[] = [];
     await withCheckpointer(store, { regions: { r: region } }, async (c) => {
       const { done } = await c.restore(1, {
-        lazy: true,
+        lazy: LAZY,
         onProgress: ({ donePages, totalPages }) => seen.push(donePages, totalPages),
       });
       await done;

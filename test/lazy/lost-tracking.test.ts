@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { storeFolders } from '../support/folders.js';
 import { inChild } from '../support/in-child.js';
+import { describeWithKernelFaults } from '../support/kernel-faults.js';
 import { assertSame, makeSample, restoredFresh, sampleMemory } from '../support/kit.js';
 import { damageExtent } from '../support/log-files.js';
 import { type Change, mappingsHelper } from '../support/mappings.js';
@@ -10,7 +11,7 @@ const limitMs = 30_000;
 const HELD = { faults: 'lazy.hold:1:1000000', limitMs };
 const HELD_SOON = { faults: 'lazy.hold:1:10', limitMs };
 
-describe('a lazy restore whose memory is not tracked any more', () => {
+describeWithKernelFaults('a lazy restore whose memory is not tracked any more', () => {
   const folder = storeFolders();
   const helper = mappingsHelper();
   let path: string;

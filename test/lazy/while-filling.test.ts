@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { storeFolders } from '../support/folders.js';
 import { inChild } from '../support/in-child.js';
+import { describeWithKernelFaults } from '../support/kernel-faults.js';
 import { assertSame, hashOf, makeSample, restoredFresh, sampleMemory } from '../support/kit.js';
 
 /** Nothing is filled ahead: every page waits until it is touched. What is looked for is a hang. */
@@ -8,7 +9,7 @@ const HELD = { faults: 'lazy.hold:1:1000000', limitMs: 30_000 };
 /** The same, for a while. */
 const HELD_SOON = { ...HELD, faults: 'lazy.hold:1:10' };
 
-describe('while a lazy restore is filling', () => {
+describeWithKernelFaults('while a lazy restore is filling', () => {
   const folder = storeFolders();
   let path: string;
   beforeEach(async () => {

@@ -40,6 +40,24 @@ describe('region: tracking that is lost is noticed by the next capture', () => {
     }
   }
 
+  it('a file that has got the number of a descriptor that somebody closed stays open', async () => {
+    const result = await inChild(
+      { limitMs: 30_000 },
+      async (kit, pages) => {
+        const region = kit.Region.allocate(pages * kit.PAGE);
+        kit.closeUserfaults();
+        const files = kit.range(0, 8).map(() => kit.fs.openSync('/dev/zero', 'r'));
+        const taken = [...region.takeDirtyRanges()];
+        kit.edit(region, 7, 1);
+        const next = [...region.takeDirtyRanges()];
+        region.close();
+        return { taken, next, read: files.map((file) => kit.fs.readSync(file, new Uint8Array(10))) };
+      },
+      PAGES,
+    );
+    assert.deepEqual(result, { taken: [0, PAGES], next: [7, 1], read: Array(8).fill(10) });
+  });
+
   it('memory that is mapped again after it was gone is taken whole', async () => {
     const result = await inChild(
       { limitMs: 30_000 },
