@@ -97,6 +97,7 @@ class Residence {
   std::unique_lock<std::shared_mutex> passAlone();
   void copyClaimed(const uint8_t* source, uint32_t first, uint32_t count, bool byFault);
   int poisonRun(uint32_t first, uint32_t count);
+  void lose(uint32_t number);
   // With the gate held alone.
   void onFault(uint32_t number);
   bool isMissing(uint32_t number) const;
@@ -104,7 +105,6 @@ class Residence {
   void onRemove(uint64_t from, uint64_t to);
   int answerHole(uint32_t number, bool write);
   int mapZero(uint32_t number, bool armed);
-  void lose(uint32_t number);
   void noteFilled(uint32_t first, uint32_t count, bool byFault);
 
   const std::shared_ptr<Userfault> userfault_;

@@ -95,6 +95,27 @@ describeWithKernelFaults('a lazy restore whose memory is not tracked any more', 
     assert.deepEqual({ ...result, done: '' }, { done: '', first: 'TIDEMARK_TRACKING_LOST', before: 0, whole: 0 });
   });
 
+  it('a thread that waits for a page goes on when another mapping is placed over it', async () => {
+    const result = await inChild(
+      { faults: 'lazy.hold:1:20,lazy.serve:1:1000000', limitMs },
+      async (kit, path, helper) => {
+        const { Worker } = await import('node:worker_threads');
+        const region = kit.Region.allocate(kit.SAMPLE_PAGES * kit.PAGE, { shared: true });
+        const { bytes, restoration } = await kit.sampleRestoring(path, region);
+        const code = `const { workerData, parentPort } = require('node:worker_threads');
+          parentPort.postMessage(new Uint8Array(workerData)[1050 * 4096]);`;
+        const worker = new Worker(code, { eval: true, execArgv: [], workerData: region.buffer });
+        const seen = new Promise<number>((resolve) => worker.once('message', resolve));
+        while (restoration.stats().lazy!.faults === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+        kit.loadMappings(helper)('replace', bytes.subarray(1000 * kit.PAGE, 1100 * kit.PAGE));
+        return kit.crash({ done: await kit.outcome(restoration.done), seen: await seen });
+      },
+      path,
+      helper(),
+    );
+    assert.deepEqual(result, { done: 'TIDEMARK_TRACKING_LOST', seen: 0 });
+  });
+
   for (const how of ['unmap', 'move-away', 'inaccessible', 'replace-inaccessible'] as const) {
     it(`${how}: no checkpoint, and what is missing elsewhere is served`, async () => {
       const result = await inChild(
