@@ -5,7 +5,8 @@ import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'n
 import { join } from 'node:path';
 import { Checkpointer, Engine, Region } from '../../lib/index.js';
 import { damageExtent } from '../support/log-files.js';
-import { expectExit, failure, noise, PAGE, ROOT, remove, temporaryFolder, tidemark } from './support.js';
+import { asRoot } from '../support/nobody.js';
+import { expectExit, failure, noise, PAGE, remove, temporaryFolder, tidemark } from './support.js';
 
 const BIG = (3 << 20) + 5;
 
@@ -136,7 +137,7 @@ describe('the tool: attachments', () => {
     assert.deepEqual(readdirSync(out), []);
   });
 
-  if (ROOT) {
+  asRoot('to mount a small file system', () => {
     it('count when space is short', async () => {
       execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tidemark-test', out]);
       try {
@@ -155,7 +156,7 @@ describe('the tool: attachments', () => {
         execFileSync('umount', [out]);
       }
     });
-  }
+  });
 
   it('that are damaged end it with 12, name them, and leave no file; the others are written', async () => {
     const own = join(out, 'store');

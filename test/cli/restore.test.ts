@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chownSync, lstatSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { asRoot } from '../support/nobody.js';
 import {
   expectExit,
   failure,
@@ -11,7 +12,6 @@ import {
   METADATA,
   makeBigStore,
   makeStore,
-  ROOT,
   remove,
   result,
   start,
@@ -172,7 +172,7 @@ describe('the tool: restore', () => {
     assert.deepEqual(readdirSync(out), []);
   });
 
-  if (ROOT) {
+  asRoot('to mount a small file system', () => {
     describe('on a small disk', () => {
       let disk: string;
       beforeEach(() => {
@@ -217,7 +217,7 @@ describe('the tool: restore', () => {
         chownSync(store, 0, 0);
       }
     });
-  }
+  });
 
   describe('a big region', () => {
     let big: string;

@@ -8,7 +8,6 @@ import { Checkpointer, Engine, Region } from '../../lib/index.js';
 
 export const MAIN = fileURLToPath(new URL('../../lib/cli/main.js', import.meta.url));
 export const PAGE = 4096;
-export const ROOT = process.getuid?.() === 0;
 
 export interface Result {
   code: number | null;

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { addon, PAGE_SIZE } from '../../lib/kernel/addon.js';
 import { inChild } from '../support/in-child.js';
+import { asRoot } from '../support/nobody.js';
 import { addonPath, code, Helper, Memory, scan } from './support.js';
 
 const descriptors = (): number => readdirSync('/proc/self/fd').length;
@@ -174,13 +175,14 @@ describe('kernel: probe and allocate', () => {
     assert.ok(mappedKiB < 64 << 10, `${mappedKiB} KiB`);
   });
 
-  it('works without privilege, too', () => {
-    if (process.getuid?.() !== 0) return;
-    const script = `const addon = require(${JSON.stringify(addonPath)}); process.setgid(65534); process.setgroups([]); process.setuid(65534); const found = addon.probe();
+  asRoot('to become another user', () => {
+    it('works without privilege, too', () => {
+      const script = `const addon = require(${JSON.stringify(addonPath)}); process.setgid(65534); process.setgroups([]); process.setuid(65534); const found = addon.probe();
       console.log(JSON.stringify([found.descriptor, found.deviceError, found.syscallError, found.userModeError, found.kernelFaults, found.tracksWrites]));`;
-    const result = JSON.parse(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' })) as unknown[];
-    assert.notEqual(result[0], 'device');
-    assert.equal(result[1], 'EACCES');
+      const result = JSON.parse(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' })) as unknown[];
+      assert.notEqual(result[0], 'device');
+      assert.equal(result[1], 'EACCES');
+    });
   });
 
   it('allocates zeroed memory of the length asked for, at a page boundary', () => {

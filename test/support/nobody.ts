@@ -1,9 +1,16 @@
+import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export const ROOT = process.getuid?.() === 0;
+
+/** Tests that only root can run; who is not says so by one test: none may be skipped in silence. */
+export function asRoot(why: string, define: () => void): void {
+  if (ROOT) define();
+  else it(`some are not run: they need root, ${why}`, () => assert.notEqual(process.getuid?.(), 0));
+}
 
 /** What runs a command as another user without a privilege, who may read the project wherever it is. Who is such a user already needs nothing. */
 export const AS_NOBODY: readonly string[] = ROOT
