@@ -141,23 +141,25 @@ Napi::Value regionMissing(const Napi::CallbackInfo& info) {
 
 Napi::Value regionExpect(const Napi::CallbackInfo& info) {
   const Args args(info);
-  residenceOf(args)->expect(args.uint32s(1, "pages"));
+  std::vector<uint32_t> pages = args.uint32s(1, "pages");
+  residenceOf(args)->expect(std::move(pages));
   return info.Env().Undefined();
 }
 
 Napi::Value regionTouched(const Napi::CallbackInfo& info) {
   const Args args(info);
-  return toArray(info.Env(), residenceOf(args)->touched(args.integer(1, "most", UINT32_MAX)));
+  const size_t most = args.integer(1, "most", UINT32_MAX);
+  return toArray(info.Env(), residenceOf(args)->touched(most));
 }
 
 Napi::Value regionStillMissing(const Napi::CallbackInfo& info) {
   const Args args(info);
-  return toArray(info.Env(), residenceOf(args)->stillMissing(args.uint32s(1, "pages")));
+  const std::vector<uint32_t> pages = args.uint32s(1, "pages");
+  return toArray(info.Env(), residenceOf(args)->stillMissing(pages));
 }
 
 Napi::Value regionSupply(const Napi::CallbackInfo& info) {
   const Args args(info);
-  const std::shared_ptr<Server> server = serverOf(args);
   const Span<uint8_t> source = args.bytes(1, "source");
   const std::vector<uint32_t> numbers = args.uint32s(2, "pages");
   const bool byFault = args.boolean(3, "byFault");
@@ -169,6 +171,7 @@ Napi::Value regionSupply(const Napi::CallbackInfo& info) {
     if (!fits) throw ArgumentError(ArgumentError::kRange, message);
   };
   need(source.length / kPageSize >= numbers.size() && crcs.length >= numbers.size() && depths.length >= numbers.size(), "source, crcs and depths must hold all pages");
+  const std::shared_ptr<Server> server = serverOf(args);
   const std::shared_ptr<Shadows> shadows = shadowsId == 0 ? nullptr : Shadows::find(shadowsId, true);
   // A capture may take a page as soon as it is there: its shadow comes before it.
   const auto putShadows = [&](const std::vector<size_t>& mine) {
@@ -184,14 +187,16 @@ Napi::Value regionSupply(const Napi::CallbackInfo& info) {
 
 Napi::Value regionPoison(const Napi::CallbackInfo& info) {
   const Args args(info);
+  const Runs pages = args.runs(1, "pages");
   const std::shared_ptr<Server> server = serverOf(args);
-  Region::find(server->region)->poison(server->residence(), args.runs(1, "pages"));
+  Region::find(server->region)->poison(server->residence(), pages);
   return info.Env().Undefined();
 }
 
 Napi::Value regionPoisoned(const Napi::CallbackInfo& info) {
   const Args args(info);
-  const Runs runs = Region::find(args.id(0))->poisoned(args.boolean(1, "drop"));
+  const bool drop = args.boolean(1, "drop");
+  const Runs runs = Region::find(args.id(0))->poisoned(drop);
   std::vector<uint32_t> numbers;
   for (const Run& run : runs) numbers.insert(numbers.end(), {run.first, run.count});
   return toArray(info.Env(), numbers);
@@ -199,7 +204,8 @@ Napi::Value regionPoisoned(const Napi::CallbackInfo& info) {
 
 Napi::Value regionFetch(const Napi::CallbackInfo& info) {
   const Args args(info);
-  return Napi::Boolean::New(info.Env(), Region::find(args.id(0))->fetch(args.runs(1, "pages")));
+  const Runs pages = args.runs(1, "pages");
+  return Napi::Boolean::New(info.Env(), Region::find(args.id(0))->fetch(pages));
 }
 
 Napi::Value exitingVerb(const Napi::CallbackInfo& info) {
