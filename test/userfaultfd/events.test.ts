@@ -240,6 +240,31 @@ describe('userfaultfd: events', () => {
     assert.equal(found, 'both go on');
   });
 
+  it('EVENT_FORK: reading goes on while a fork holds the locks of malloc, whatever else there is to read', async () => {
+    const found = await child(async ({ addon, addonPath, Userfaultfd, shared, Dropper, pause, PAGE }) => {
+      const { Worker } = process.getBuiltinModule('node:worker_threads');
+      const forks = new Int32Array(new SharedArrayBuffer(4));
+      new Worker(
+        `const { workerData } = require('node:worker_threads');
+         const addon = require(workerData.addonPath);
+         const byte = new Uint8Array(1);
+         while (workerData.forks[0] < 200) { const pid = addon.uffdFork(byte); while (addon.uffdReap(pid) === undefined); workerData.forks[0]++; }`,
+        { eval: true, execArgv: [], workerData: { addonPath, forks } },
+      );
+      const uffd = Userfaultfd.open({ features: ['EVENT_FORK', 'EVENT_REMOVE'] });
+      uffd.register(addon().allocate(PAGE, false), { modes: ['missing'] });
+      const dropped = shared(1);
+      uffd.register(dropped, { modes: ['missing'] });
+      const dropper = new Dropper(dropped);
+      let drops = 0;
+      for (; forks[0]! < 200; drops++) await dropper.drop();
+      await pause(50);
+      uffd.close();
+      return drops > 0;
+    });
+    assert.equal(found, true);
+  });
+
   it('EVENT_FORK: none comes for memory of V8, which children do not have', async () => {
     const found = await child(async ({ opened, silent }) => {
       const { execFileSync } = process.getBuiltinModule('node:child_process');
