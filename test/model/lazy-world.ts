@@ -1,68 +1,13 @@
 import assert from 'node:assert/strict';
 import { closeSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { Worker } from 'node:worker_threads';
-import {
-  type Checkpoint,
-  Checkpointer,
-  CheckpointStore,
-  type Engine,
-  type EngineOptions,
-  type Restoration,
-} from '../../lib/index.js';
-import { engineWith } from '../support/faulty-engine.js';
+import { type Checkpoint, Checkpointer, CheckpointStore, type Restoration } from '../../lib/index.js';
 import { content, NAMES, type Name, type Pages, Part, type Pick } from './lazy-memory.js';
+import { endOnce, engineOf, helpers, KINDS, type Kind, startHelpers, sumOf } from './lazy-threads.js';
 import { PAGE, random } from './model.js';
-
-interface Kind {
-  options: EngineOptions;
-  /** Nothing is filled ahead until somebody asks for it. */
-  held?: boolean;
-  /** Its faults happen once. */
-  once?: boolean;
-  faults?(pick: Pick): string;
-}
-
-const MIB = 1 << 20;
-const HOLD = 'lazy.hold:1:1000000';
-const KINDS: Kind[] = [
-  { options: { workers: 2, maxStagingBytes: 32 * MIB } },
-  { options: { workers: 2, maxStagingBytes: 8 * MIB }, faults: () => 'lazy.late:1:1000000' },
-  { options: { workers: 1, maxStagingBytes: 4 * MIB }, held: true, faults: () => HOLD },
-  { options: { workers: 2, maxStagingBytes: 4 * MIB, maxShadowBytes: 0 }, held: true, faults: () => HOLD },
-  { options: { workers: 1, maxStagingBytes: 16 * MIB, maxDeltas: 1 }, faults: () => 'lazy.ahead:3:1000000' },
-  {
-    options: { workers: 2, maxStagingBytes: 4 * MIB, maxShadowBytes: 16 * PAGE },
-    once: true,
-    faults: (pick) =>
-      `log.write:${20 + pick(60)}:1,log.acknowledge:${20 + pick(60)}:1,index.write:${20 + pick(60)}:1,codec.decode:${40 + pick(200)}:2`,
-  },
-];
 
 /** What calls may fail with, where there are fault points. */
 const FAULTY = new Set(['TIDEMARK_WRITE_FAILED', 'TIDEMARK_DAMAGED']);
-
-/** They cost more to start than all that is done with them: kept for all worlds, but for those that fail once. */
-const engines = new Map<Kind, Engine>();
-const helpers: Worker[] = [];
-
-/** Ends what worlds have left running. */
-export async function endAll(): Promise<void> {
-  await Promise.all(helpers.splice(0).map((helper) => helper.terminate()));
-  for (const engine of engines.values()) await engine.close();
-  engines.clear();
-}
-
-/** Two threads that read and write shared memory when they are asked to. */
-const HELPER = `
-  const { parentPort } = require('node:worker_threads');
-  parentPort.on('message', ({ buffer, first, count, value }) => {
-    const words = new Int32Array(buffer, first * ${PAGE}, count * ${PAGE / 4});
-    let sum = 0;
-    for (let k = 0; k < words.length; k++) sum = (Math.imul(sum, 31) + words[k]) | 0;
-    if (value !== undefined) for (let page = 0; page < count; page++) words[page * ${PAGE / 4} + (value % 1000)] = value;
-    parentPort.postMessage(sum);
-  });`;
 
 /** What was done, for failures: also those in which nothing is reported any more. */
 export interface Trace {
@@ -108,7 +53,7 @@ export class LazyWorld {
   }
 
   async run(rounds: number): Promise<void> {
-    while (helpers.length < 2) helpers.push(new Worker(HELPER, { eval: true, execArgv: [] }));
+    startHelpers();
     this.#trace.begin('the first checkpoints');
     this.#renew();
     await this.#openStore();
@@ -125,11 +70,7 @@ export class LazyWorld {
   }
 
   async release(): Promise<void> {
-    for (const kind of this.#kinds) {
-      if (kind.once !== true) continue;
-      await engines.get(kind)?.close();
-      engines.delete(kind);
-    }
+    for (const kind of this.#kinds) await endOnce(kind);
     for (const { region } of this.#parts.values()) region.close();
     closeSync(this.#file);
     rmSync(`${this.#path}-file`);
@@ -167,12 +108,7 @@ export class LazyWorld {
 
   async #openStore(): Promise<void> {
     this.#kind = this.#kinds[this.#pick(2)]!;
-    const faults = this.#kind.faults?.(this.#pick) ?? '';
-    let engine = engines.get(this.#kind);
-    if (engine === undefined) {
-      engine = await engineWith(faults, this.#kind.options);
-      engines.set(this.#kind, engine);
-    }
+    const engine = await engineOf(this.#kind, this.#pick);
     this.#store = await this.#insist(() => CheckpointStore.open(this.#path, { createIfMissing: true, engine }));
     await this.#open();
   }
@@ -567,11 +503,4 @@ export class LazyWorld {
 function reported({ regions }: Checkpoint, name: Name): number {
   const { pages, zeroPages, unchangedPages } = regions[name]!;
   return pages + zeroPages + unchangedPages;
-}
-
-function sumOf(pages: Pages): number {
-  const bytes = Buffer.concat(pages);
-  let sum = 0;
-  for (let at = 0; at < bytes.length; at += 4) sum = (Math.imul(sum, 31) + bytes.readInt32LE(at)) | 0;
-  return sum;
 }

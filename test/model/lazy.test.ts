@@ -4,6 +4,7 @@ import { storeFolders } from '../support/folders.js';
 import { inChild } from '../support/in-child.js';
 
 const WORLD = new URL('./lazy-world.js', import.meta.url).href;
+const THREADS = new URL('./lazy-threads.js', import.meta.url).href;
 /** More of them, and others: `TIDEMARK_ROUNDS=10000 TIDEMARK_SEED=7`. */
 const ROUNDS = Number(process.env.TIDEMARK_ROUNDS ?? 200);
 const SEED = Number(process.env.TIDEMARK_SEED ?? 2026);
@@ -21,8 +22,9 @@ describe('model: lazy restores', function () {
     try {
       const counts = await inChild(
         { limitMs },
-        async ({ fs }, url, path, rounds, most, firstSeed) => {
-          const { LazyWorld, endAll }: typeof import('./lazy-world.js') = await import(url);
+        async ({ fs }, url, threads, path, rounds, most, firstSeed) => {
+          const { LazyWorld }: typeof import('./lazy-world.js') = await import(url);
+          const { endAll }: typeof import('./lazy-threads.js') = await import(threads);
           const sum: Record<string, number> = {};
           for (let begun = 0, seed = firstSeed; begun < rounds; begun += most, seed++) {
             let file = 0;
@@ -47,6 +49,7 @@ describe('model: lazy restores', function () {
           return sum;
         },
         WORLD,
+        THREADS,
         path,
         ROUNDS,
         ROUNDS_OF_A_STORE,
