@@ -95,6 +95,36 @@ describeWithKernelFaults('a lazy restore whose memory is not tracked any more', 
     assert.deepEqual({ ...result, done: '' }, { done: '', first: 'TIDEMARK_TRACKING_LOST', before: 0, whole: 0 });
   });
 
+  it('a restore that follows at once makes it whole, lazy or not', async () => {
+    const results = await inChild(
+      HELD_SOON,
+      async (kit, path, helper) => {
+        const change = kit.loadMappings(helper);
+        const results: [number, number][] = [];
+        for (const lazy of [false, true]) {
+          const { c, region, bytes } = await kit.sampleRestoring(path);
+          kit.edit(region, [1010, 2000], 9);
+          change('replace', bytes.subarray(1000 * kit.PAGE, 1100 * kit.PAGE));
+          kit.edit(region, 1020, 9);
+          await (await c.restore(2, { lazy })).done;
+          const whole = Buffer.compare(bytes, kit.sampleMemory());
+          kit.edit(region, [7, 1030], 10);
+          results.push([whole, (await c.checkpoint()).regions.r!.pages]);
+          await c.restore(2);
+          await c.checkpoint();
+          await c.close();
+        }
+        return results;
+      },
+      path,
+      helper(),
+    );
+    assert.deepEqual(results, [
+      [0, 2],
+      [0, 2],
+    ]);
+  });
+
   it('a thread that waits for a page goes on when another mapping is placed over it', async () => {
     const result = await inChild(
       { faults: 'lazy.hold:1:20,lazy.serve:1:1000000', limitMs },
