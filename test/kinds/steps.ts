@@ -202,6 +202,36 @@ async function grows(world: World): Promise<void> {
   });
 }
 
+/** Fills pages when they are touched: fresh memory, memory that held something else, in place; each goes on from there, before and after everything is there. */
+async function lazily(world: World): Promise<void> {
+  const { kind, store, deltas, models, original } = world;
+  for (const before of [[], [...range(0, 50), ...range(125, 30), ...range(400, 100)]]) {
+    await withMade(kind, PAGES, async (memory) => {
+      if (before.length > 0) await memory.write(before, 60);
+      await withCheckpointer(store, options(memory, deltas), async (c) => {
+        const { done } = await c.restore(3, { lazy: true });
+        await assertExact(c, world, memory, 61);
+        await done;
+        await c.restore(2, { lazy: true });
+        assertSame(memory.bytes(), models[1]!, 'in place');
+        await c.restore(1);
+        assertSame(memory.bytes(), models[0]!, 'in place, not lazily');
+        await assertExact(c, world, memory, 62);
+      });
+    });
+  }
+  await withCheckpointer(store, options(original, deltas), async (c) => {
+    await original.write([7, 8, 450], 70);
+    const restoration = await c.restore(1, { lazy: true });
+    await restoration.done;
+    assertSame(original.bytes(), models[0]!);
+    const { inPlace, filledPages } = restoration.stats();
+    // 60 pages were others, and pages 7 and 8 written; without deltas five more were stored anew.
+    assert.deepEqual([inPlace, filledPages], [true, deltas ? 67 : 72]);
+    await assertExact(c, world, original, 72);
+  });
+}
+
 export interface Step {
   what: string;
   run(world: World): Promise<void>;
@@ -216,5 +246,6 @@ export const STEPS: readonly Step[] = [
   { what: 'restores in place', run: inPlace },
   { what: 'goes on incrementally', run: goesOn },
   { what: 'becomes zero', run: zeroes },
+  { what: 'restores lazily', run: lazily },
   { what: 'grows', run: grows, suits: ({ growing }) => growing === true },
 ];
