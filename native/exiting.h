@@ -1,4 +1,6 @@
 #pragma once
+#include <cstddef>
+#include <cstdint>
 
 /**
  * The process is ending by `process.exit()`: Node.js ends its threads one after the other, and when the one that fetches pages is gone, others may still touch
@@ -8,7 +10,7 @@ namespace tidemark::exiting {
 
 /** With this exit code. */
 void begin(int code);
-/** Before pages are poisoned because a thread has ended: who touches one from now on ends the process as it was to end, if it was. */
-void prepare();
+/** Before pages in this memory are poisoned because a thread has ended: who touches one from now on ends the process as it was to end, if it was. */
+void prepare(const uint8_t* start, size_t length);
 
 }  // namespace tidemark::exiting

@@ -1,5 +1,8 @@
 #include "memory.h"
 
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
@@ -72,6 +75,23 @@ void checkReadable(const uint8_t* start, size_t length) {
     else if (errno == ENOENT) throw CodedError("ERR_INACCESSIBLE", "a part of the memory may not be read (mprotect)");
     else return;  // an older kernel
   }
+}
+
+Runs unreadable(const uint8_t* start, size_t length) {
+  Runs result;
+  for (const Run& run : pagemap::notPresent(start, length)) {
+    for (uint32_t k = 0; k < run.count; k++) {
+      const uint32_t number = run.first + k;
+      uint8_t byte;
+      iovec to{&byte, 1};
+      iovec from{const_cast<uint8_t*>(start) + number * kPageSize, 1};
+      // A page in swap can be read.
+      if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) >= 0 || errno != EFAULT) continue;
+      if (!result.empty() && result.back().first + result.back().count == number) result.back().count++;
+      else result.push_back({number, 1});
+    }
+  }
+  return result;
 }
 
 bool isPrivateAnonymous(const uint8_t* start, size_t length) {

@@ -2,10 +2,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "pagemap.h"
+
 namespace tidemark {
 
 /** Private anonymous memory of whole host pages; throws SystemError. */
 uint8_t* mapMemory(size_t length, bool hugePages);
+/** Pages that are poisoned, of memory that nobody has armed. */
+Runs unreadable(const uint8_t* start, size_t length);
 /** All of the range is private and anonymous, by /proc/self/maps. */
 bool isPrivateAnonymous(const uint8_t* start, size_t length);
 

@@ -154,6 +154,13 @@ Runs present(const uint8_t* start, size_t length, bool withZeroPage) {
   return scan(start, length, query);
 }
 
+Runs notPresent(const uint8_t* start, size_t length) {
+  Query query;
+  query.all = PAGE_IS_SWAPPED;
+  query.result = PAGE_IS_SWAPPED;
+  return scan(start, length, query);
+}
+
 Runs huge(const uint8_t* start, size_t length) {
   Query query;
   query.all = PAGE_IS_PRESENT | PAGE_IS_HUGE;

@@ -28,6 +28,8 @@ Runs written(const uint8_t* start, size_t length, bool rearm);
 Runs present(const uint8_t* start, size_t length, bool withZeroPage);
 /** Private anonymous memory only: pages that may have content, which is present, swapped out or being migrated. */
 Runs populated(const uint8_t* start, size_t length);
+/** Private memory that nobody has armed: pages in swap, and those that were poisoned. */
+Runs notPresent(const uint8_t* start, size_t length);
 /** Present as part of a huge page. */
 Runs huge(const uint8_t* start, size_t length);
 

@@ -71,6 +71,8 @@ uint32_t Region::open(napi_env env, const uint8_t* start, size_t length) {
     id = registry().nextId++;
   }
   const std::shared_ptr<Region> region(new Region(id, const_cast<uint8_t*>(start), length));
+  // Before it is armed: what an earlier region of this memory could not restore is no hole, and would be stored as one.
+  region->lost_ = unreadable(start, length);
   region->userfault_ = std::make_shared<Userfault>(Userfault::forTracking());
   region->track(region->start_, length);
   region->cleanup_ = Cleanup::add(env, [](uint32_t ended) { close(nullptr, ended); }, id);

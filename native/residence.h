@@ -80,6 +80,8 @@ class Residence {
   /** They were dropped, or are about to be: plain holes from now on. */
   void forget(const Runs& pages);
   ResidenceStats stats();
+  const uint8_t* memory() const { return start_; }
+  size_t length() const { return static_cast<size_t>(pageCount_) * kPageSize; }
   int descriptor() const { return userfault_->descriptor(); }
 
  private:

@@ -44,9 +44,10 @@ class Server {
       if (wake_ != nullptr) napi_release_threadsafe_function(wake_, napi_tsfn_abort);
       wake_ = nullptr;
     }
-    if (env == nullptr) exiting::prepare();
     const std::shared_ptr<Residence> residence = residence_.lock();
-    if (residence != nullptr) residence->end();
+    if (residence == nullptr) return;
+    if (env == nullptr) exiting::prepare(residence->memory(), residence->length());
+    residence->end();
   }
 
   const uint32_t region;

@@ -254,6 +254,30 @@ describeWithKernelFaults('a lazy restore that cannot restore everything', () => 
     });
   }
 
+  it('a new region of that memory knows what cannot be read, and is not stored as zeros', async () => {
+    const other = folder();
+    const result = await inChild(
+      { limitMs, faults: HOLD },
+      async (kit, path, other) => {
+        const buffer = new SharedArrayBuffer(kit.SAMPLE_PAGES * kit.PAGE, {
+          maxByteLength: kit.SAMPLE_PAGES * kit.PAGE,
+        } as never);
+        const region = kit.Region.of(buffer);
+        const { c, restoration } = await kit.sampleRestoring(path, region);
+        restoration.done.catch(() => {});
+        c.detach('r').close();
+        const again = kit.Region.of(buffer);
+        kit.stamp(again, [3500], 1);
+        const d = await kit.Checkpointer.open(other, { regions: { r: again } });
+        const taken = await kit.outcome(d.checkpoint());
+        return kit.crash({ taken, lost: again.poisoned().length > 0 });
+      },
+      path,
+      other,
+    );
+    assert.deepEqual(result, { taken: 'TIDEMARK_DAMAGED', lost: true });
+  });
+
   it('terminate() ends a worker that waits for a page, once that is there', async () => {
     const result = await inChild(
       { limitMs, faults: HOLD },
