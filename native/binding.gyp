@@ -32,6 +32,7 @@
             'region_api.cc',
             'residence.cc',
             'residence_api.cc',
+            'residence_events.cc',
             'reset.cc',
             'ring.cc',
             'shadow.cc',

@@ -6,6 +6,7 @@ import { addon, PAGE_SIZE } from '../kernel/addon.js';
 import { capabilities, requireTracking } from '../kernel/capabilities.js';
 import { isBoolean, isNumber, isOptions, option } from '../options.js';
 import { describeFile, type MapOptions } from './file.js';
+import { lostPages, openRegion, translate, translated } from './native.js';
 import { describeSource, isWholePages, type RegionRange, type RegionSource, type Source, unaligned } from './source.js';
 
 export interface AllocateOptions {
@@ -53,7 +54,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     this.#source = source;
     this.#pristine = pristine;
     this.#byteLength = source.byteLength ?? source.buffer().byteLength - source.byteOffset;
-    this.#id = open(this.#view());
+    this.#id = openRegion(this.#view());
     finalizer.register(this, this.#id, this);
   }
 
@@ -132,7 +133,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
    * @throws {TidemarkError} `TIDEMARK_CLOSED`, `TIDEMARK_TRACKING_LOST`
    */
   hugeBytes(): number {
-    return this.#translate(() => addon().regionHuge(this.#id, this.view()));
+    return translate(() => addon().regionHuge(this.#id, this.view()));
   }
 
   /**
@@ -222,7 +223,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
 
   /** @internal Makes pages zero, clean and armed. */
   empty(runs: Uint32Array): void {
-    this.#translate(() => addon().regionZero(this.#id, runs));
+    translate(() => addon().regionZero(this.#id, runs));
   }
 
   /** @internal The pages written since they were last armed; with `rearm` they are armed and no longer remembered. */
@@ -249,7 +250,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
   populated(): Uint32Array {
     // Looking at a GiB of armed holes one by one takes 25 ms, for they look like pages in swap.
     if (this.#pristine) return this.scan(false);
-    return this.#translate(() => addon().regionPopulated(this.#id, this.#view(), 0));
+    return translate(() => addon().regionPopulated(this.#id, this.#view(), 0));
   }
 
   /** @internal The same, for who stores all of it. @throws {TidemarkError} `TIDEMARK_DAMAGED` where some of it cannot be read: it would be stored as zero */
@@ -263,7 +264,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
 
   /** @internal The same pages for who is to read them all: what is missing of them is fetched first, which blocks; what cannot be had is left out, or with `whole` an error. */
   fetched(runs: Uint32Array, whole: boolean): Uint32Array {
-    if (!this.#translate(() => addon().regionFetch(this.#id, runs))) return runs;
+    if (!translate(() => addon().regionFetch(this.#id, runs))) return runs;
     return whole ? this.content() : without(runs, this.poisoned());
   }
 
@@ -272,13 +273,13 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
 
   /** @internal Pages that a lazy restore could not restore, and that cannot be read. */
   poisoned(): Uint32Array {
-    return this.#translate(() => addon().regionPoisoned(this.#id, false));
+    return translate(() => addon().regionPoisoned(this.#id, false));
   }
 
   /** @internal A restore is about to put pages into it. Pages that cannot be read are zero from now on, and count as written. */
   beginFill(): void {
     this.#pristine = false;
-    this.#translate(() => addon().regionPoisoned(this.#id, true));
+    translate(() => addon().regionPoisoned(this.#id, true));
   }
 
   /** @internal Gives dirty pages back, so that every later scan reports them. Never fails: if the kernel refuses, everything counts as dirty. */
@@ -348,7 +349,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
       this.#arrived = union(this.#arrived, arrived);
     } catch (error) {
       this.#allDirty = true;
-      throw this.#translated(error);
+      throw translated(error);
     }
   }
 
@@ -356,10 +357,10 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     try {
       addon().regionExtend(this.#id, this.#view());
     } catch (error) {
-      if ((error as { code?: string }).code !== 'ERR_MOVED') throw this.#translated(error);
+      if ((error as { code?: string }).code !== 'ERR_MOVED') throw translated(error);
       // V8 moves a WebAssembly.Memory that it could not reserve address space for: other pages, nothing known of them.
       addon().regionClose(this.#id);
-      this.#id = open(this.#view());
+      this.#id = openRegion(this.#view());
       finalizer.unregister(this);
       finalizer.register(this, this.#id, this);
       this.#allDirty = true;
@@ -371,73 +372,14 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
   #recoverTracking(error: unknown, rearm: boolean): Uint32Array {
     const { code } = error as { code?: string };
     const isKept = code === 'ERR_CLOSED' || code === 'ERR_MOVED' || code === 'ERR_INACCESSIBLE';
-    if (isKept || error instanceof TidemarkError) throw this.#translated(error);
+    if (isKept || error instanceof TidemarkError) throw translated(error);
     this.#pristine = false;
     this.#allDirty = true;
     warn({ name: 'tracking-reset', message: 'a scan has failed: all of the region counts as written', cause: error });
-    this.#translate(() => addon().regionReset(this.#id, this.#view()));
+    translate(() => addon().regionReset(this.#id, this.#view()));
     const lost = countPages(this.poisoned());
     if (lost > 0) this.torn = true;
     if (lost > 0 && rearm) throw lostPages(lost, error);
     return NO_RUNS;
-  }
-
-  #translate<T>(call: () => T): T {
-    try {
-      return call();
-    } catch (error) {
-      throw this.#translated(error);
-    }
-  }
-
-  #translated(error: unknown): unknown {
-    if (error instanceof TidemarkError || error instanceof TypeError || error instanceof RangeError) return error;
-    if ((error as { code?: string }).code === 'ERR_CLOSED')
-      return new TidemarkError('TIDEMARK_CLOSED', 'the region is closed', { cause: error });
-    if ((error as { code?: string }).code === 'ERR_INACCESSIBLE')
-      return new TidemarkError('TIDEMARK_TRACKING_LOST', 'a part of the region may not be read now', {
-        cause: error,
-        hint: 'make it readable (mprotect), and take the checkpoint again',
-        retryable: true,
-      });
-    return new TidemarkError('TIDEMARK_TRACKING_LOST', 'the kernel does not track the region any more', {
-      cause: error,
-      hint: 'its memory was detached, remapped or unmapped; make a new region of it',
-    });
-  }
-}
-
-/** Stored, they would be zero. */
-function lostPages(count: number, cause: unknown): TidemarkError {
-  return new TidemarkError(
-    'TIDEMARK_TRACKING_LOST',
-    `the kernel did not track the region any more while ${count} pages of a lazy restore were missing`,
-    { cause, hint: 'these pages are lost in memory, not in the store: restore a checkpoint' },
-  );
-}
-
-function open(view: Uint8Array): number {
-  try {
-    return addon().regionOpen(view);
-  } catch (cause) {
-    const { code } = cause as { code?: string };
-    if (code === 'ERR_UNALIGNED') throw unaligned('the memory does not begin and end at a page', cause);
-    if (code === 'EBUSY')
-      throw new TidemarkError('TIDEMARK_REGION_BUSY', 'another region has this memory, or a part of it', {
-        cause,
-        hint: 'close that region first',
-        retryable: false,
-      });
-    if (code === 'EOPNOTSUPP')
-      throw new TidemarkError(
-        'TIDEMARK_KERNEL_UNSUPPORTED',
-        'the memory is hugetlb: a scan of a hole in it can hang the thread unkillably',
-        {
-          cause,
-          hint: 'use transparent huge pages: Region.allocate with hugePages',
-        },
-      );
-    if (cause instanceof TypeError || cause instanceof RangeError) throw cause;
-    throw new TidemarkError('TIDEMARK_TRACKING_LOST', 'the kernel refused to track the memory', { cause });
   }
 }

@@ -8,6 +8,7 @@ import { collect, RecordMemory } from '../support/memory.js';
 import { engineFor } from '../support/pair.js';
 import { digits, spread } from '../support/spread.js';
 import type { Bench, Suite } from '../support/suite.js';
+import { measureWorkingSet } from '../support/working-set.js';
 
 /** Pages touched at random after each lazy restore, and the pause between two of them. */
 const TOUCHES = 100;
@@ -20,6 +21,7 @@ export const suite: Suite = async (bench) => {
   const eager: number[] = [];
   for (const deltas of [false, true]) eager.push(...(await measure(bench, mib, deltas)));
   await measureLarge(bench, mib * 8, eager, mib);
+  await measureWorkingSet(bench);
 };
 
 interface LazyRun {
