@@ -230,12 +230,18 @@ const handlers: Handlers = {
       session.lazy = lazy;
       adoptPlan(session, plan);
       // The answer first: filling takes the thread at once.
-      setImmediate(() =>
-        lazy.run().then(
-          () => emit({ type: 'resident', session: id }),
-          (error) => emit({ type: 'resident', session: id, error: toPlain(error, 'TIDEMARK_DAMAGED') }),
-        ),
-      );
+      setImmediate(() => {
+        void lazy
+          .run()
+          .then(
+            () => emit({ type: 'resident', session: id }),
+            (error) => emit({ type: 'resident', session: id, error: toPlain(error, 'TIDEMARK_DAMAGED') }),
+          )
+          .finally(() => {
+            // It has the page tables.
+            if (session.lazy === lazy) session.lazy = undefined;
+          });
+      });
       return counts;
     } catch (error) {
       lazy.end();

@@ -34,6 +34,8 @@ interface LazyRegion {
   readonly lazy: number;
   /** Where filling ahead goes on. */
   next: number;
+  /** Pages that were missing when they were last counted. */
+  left: number;
   /** Pages that could not be restored. */
   readonly poisoned: number[];
 }
@@ -114,7 +116,7 @@ export class LazyRun {
       }
       fault('lazy.begin');
       const lazy = addon().regionBecomeLazy(native, missing, userFaults, () => this.#serve(lazy));
-      this.#regions.push({ request: { ...region, lazy }, wanted, lazy, next: 0, poisoned: [] });
+      this.#regions.push({ request: { ...region, lazy }, wanted, lazy, next: 0, left: missing.length, poisoned: [] });
       this.#total += missing.length;
       zeroedPages += countPages(zeros);
     }
@@ -134,6 +136,7 @@ export class LazyRun {
         this.#watch.onProgress(this.#total - this.#missing(), this.#total);
       }
       this.#checkEnded();
+      this.#checkOpen();
     } finally {
       this.end();
     }
@@ -141,6 +144,15 @@ export class LazyRun {
     if (lost.length === 0) return this.#checkTracked();
     const pages = lost.map(({ wanted, poisoned }) => pageList(wanted.name, Uint32Array.from(poisoned)));
     throw damaged(`${pages.join('; ')}: could not be restored, whoever touches them gets SIGBUS`, this.#failure);
+  }
+
+  #checkOpen(): void {
+    for (const { lazy, left, wanted } of this.#regions) {
+      if (left === 0 || residence(lazy) !== undefined) continue;
+      throw new TidemarkError('TIDEMARK_CLOSED', `region ${wanted.name} was closed while pages of it were missing`, {
+        hint: 'await `done` before you close it',
+      });
+    }
   }
 
   /** What was missing where the memory is not the region's any more, or not tracked, is not there either. */
@@ -209,7 +221,8 @@ export class LazyRun {
   }
 
   #missing(): number {
-    return this.#regions.reduce((sum, { lazy }) => sum + (residence(lazy)?.missing ?? 0), 0);
+    for (const region of this.#regions) region.left = residence(region.lazy)?.missing ?? region.left;
+    return this.#regions.reduce((sum, { left }) => sum + left, 0);
   }
 
   /** What comes before the rest: what somebody has asked for, then what was touched first an earlier time. */

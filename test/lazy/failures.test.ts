@@ -233,7 +233,7 @@ describeWithKernelFaults('a lazy restore that cannot restore everything', () => 
           const region = kit.Region.allocate(kit.SAMPLE_PAGES * kit.PAGE);
           const c = await kit.Checkpointer.open(path, { regions: { r: region }, engine });
           const restoration = await c.restore(undefined, { lazy: true });
-          restoration.done.catch(() => {});
+          const done = kit.outcome(restoration.done);
           const bytes = kit.bytesOf(region);
           const file = await kit.fs.promises.open(`${path}-file`, 'w');
           const all = Array.from({ length: 12 }, (_, k) => kit.outcome(file.write(bytes, (k + 1) * 100 * kit.PAGE, kit.PAGE)));
@@ -245,12 +245,15 @@ describeWithKernelFaults('a lazy restore that cannot restore everything', () => 
           }
           if (how === 'engine.close()') await engine.close();
           else c.detach('r').close();
-          return kit.crash([...new Set(await Promise.all(all))].sort().join());
+          return kit.crash(`${[...new Set(await Promise.all(all))].sort().join()} ${how === 'region.close()' ? '' : await done}`);
         },
         path,
         how,
       );
-      assert.equal(result, { 'process.exit(0)': 'ended', 'engine.close()': 'EFAULT', 'region.close()': 'EFAULT' }[how]);
+      assert.equal(
+        result,
+        { 'process.exit(0)': 'ended', 'engine.close()': 'EFAULT TIDEMARK_CLOSED', 'region.close()': 'EFAULT ' }[how],
+      );
     });
   }
 
@@ -276,6 +279,21 @@ describeWithKernelFaults('a lazy restore that cannot restore everything', () => 
       other,
     );
     assert.deepEqual(result, { taken: 'TIDEMARK_DAMAGED', lost: true });
+  });
+
+  it('`done` says that a region was closed before all of it was there', async () => {
+    const done = await inChild(
+      { limitMs, faults: 'lazy.hold:1:20' },
+      async (kit, path) => {
+        const { c, restoration } = await kit.sampleRestoring(path);
+        c.detach('r').close();
+        const done = await kit.outcome(restoration.done);
+        await c.close();
+        return done;
+      },
+      path,
+    );
+    assert.equal(done, 'TIDEMARK_CLOSED');
   });
 
   it('terminate() ends a worker that waits for a page, once that is there', async () => {
