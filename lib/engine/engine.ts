@@ -7,7 +7,7 @@ import type { CodecData, EncodeJobs } from './codec-thread.js';
 import { type CheckedEngine, checkEngine, type EngineOptions } from './options.js';
 import type { Calls, EncodeJob, StorageEvent, ToStorage } from './protocol.js';
 import { Staging } from './staging.js';
-import { online, stalled, startThread } from './thread.js';
+import { online, stalled, startStorageThread, startThread } from './thread.js';
 
 /** How an engine is doing. */
 export interface EngineStats {
@@ -158,7 +158,7 @@ export class Engine {
   #startStorage(): Worker {
     if (this.#closed) throw new TidemarkError('TIDEMARK_CLOSED', 'the engine is closed');
     if (this.#storage !== undefined) return this.#storage;
-    const storage = startThread('./storage-thread.js', { firstId: this.#incarnation++ * 2 ** 32 + 1 });
+    const storage = startStorageThread('./storage-thread.js', { firstId: this.#incarnation++ * 2 ** 32 + 1 });
     this.#storage = storage;
     if (this.#busy > 0) storage.ref();
     storage.on('message', (event: StorageEvent) => this.#onEvent(event));

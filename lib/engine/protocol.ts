@@ -5,7 +5,6 @@ import type { ManifestInfo } from '../chain/manifest.js';
 import type { Stored } from '../chain/page-table.js';
 import type { Runs } from '../chain/runs.js';
 import type { PlainError } from '../errors.js';
-import type { LazyBegun } from '../restore/lazy-run.js';
 import type { ShadowHandle } from './shadows.js';
 
 /** The messages between the caller's thread, the storage thread and the codec threads. All of them are plain data. */
@@ -336,6 +335,14 @@ export interface RestoreRequest {
     /** As in FillPages. */
     lazy: number;
   }[];
+}
+
+/** What a lazy restore has begun with. */
+export interface LazyBegun {
+  filledPages: number;
+  zeroedPages: number;
+  /** The numbers of `regionBecomeLazy`, by region. */
+  lazy: Record<string, number>;
 }
 
 export interface VerifyProblem {

@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { type Transferable, Worker } from 'node:worker_threads';
 import { TidemarkError } from '../errors.js';
 
@@ -11,6 +12,20 @@ export function startThread(file: string, workerData?: unknown, transferList?: T
     execArgv: [],
   });
   worker.unref();
+  return worker;
+}
+
+/**
+ * The storage thread, which answers the faults of lazy restores, compiles its code by itself. A thread of V8 that has compiled some of it interrupts it, and for that wants the lock that V8 holds
+ * while `Atomics.wait` loads the word it waits on (`FutexWaitListNode::NotifyWake`), with the lock of the isolate in hand: where that word is on a page which is not there yet, that was a deadlock
+ * with who is to fetch it. An isolate has such threads if this flag of the process is set when it is made.
+ */
+export function startStorageThread(file: string, workerData: unknown): Worker {
+  setFlagsFromString('--no-concurrent-recompilation');
+  const worker = startThread(file, workerData);
+  const reset = (): void => setFlagsFromString('--concurrent-recompilation');
+  worker.once('online', reset);
+  worker.once('exit', reset);
   return worker;
 }
 

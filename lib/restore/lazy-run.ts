@@ -8,7 +8,7 @@ import { readAttachment } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
 import { countPages, toPages, toRuns } from '../chain/runs.js';
 import type { CodecPorts, Lent } from '../engine/codec-ports.js';
-import type { RestoreRequest } from '../engine/protocol.js';
+import type { LazyBegun, RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { fault, faulty } from '../faults.js';
 import { addon } from '../kernel/addon.js';
@@ -55,13 +55,6 @@ interface Urgent {
   reject(error: unknown): void;
 }
 
-/** The numbers of `regionBecomeLazy`, by region. */
-export interface LazyBegun {
-  filledPages: number;
-  zeroedPages: number;
-  lazy: Record<string, number>;
-}
-
 export interface LazyWatch {
   onProgress(donePages: number, totalPages: number): void;
 }
@@ -87,6 +80,8 @@ export class LazyRun {
   #total = 0;
   #slice = FIRST_SLICE_PAGES;
   #ended = false;
+  /** Pages were asked for: then nothing is held back any more. */
+  #asked = false;
   /** Why the first page that could not be restored could not. */
   #failure: unknown;
 
@@ -136,12 +131,15 @@ export class LazyRun {
         this.#watch.onProgress(this.#total - this.#missing(), this.#total);
       }
       this.#checkEnded();
-      this.#checkOpen();
     } finally {
       this.end();
     }
     const lost = this.#regions.filter(({ poisoned }) => poisoned.length > 0);
-    if (lost.length === 0) return this.#checkTracked();
+    if (lost.length === 0) {
+      this.#checkTracked();
+      this.#checkOpen();
+      return;
+    }
     const pages = lost.map(({ wanted, poisoned }) => pageList(wanted.name, Uint32Array.from(poisoned)));
     throw damaged(`${pages.join('; ')}: could not be restored, whoever touches them gets SIGBUS`, this.#failure);
   }
@@ -174,6 +172,7 @@ export class LazyRun {
   ensure(name: string, first: number, count: number): Promise<void> {
     const region = this.#regions.find(({ request }) => request.name === name);
     if (region === undefined || this.#ended) return Promise.resolve();
+    this.#asked = true;
     return new Promise((resolve, reject) => this.#urgent.push({ region, first, end: first + count, resolve, reject }));
   }
 
@@ -244,7 +243,7 @@ export class LazyRun {
 
   /** From the last fault on, then whatever there is. */
   async #rest(): Promise<Slice | undefined> {
-    while (faulty('lazy.hold') && !this.#ended) {
+    while (!this.#asked && faulty('lazy.hold') && !this.#ended) {
       await setTimeout(HOLD_MS);
       const wanted = this.#wanted();
       if (wanted !== undefined) return wanted;

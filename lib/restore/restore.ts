@@ -1,14 +1,13 @@
 import type { Checkpoint } from '../chain/header.js';
 import { union } from '../chain/runs.js';
 import type { Engine } from '../engine/engine.js';
-import type { PlainTarget, RestoreRequest } from '../engine/protocol.js';
+import type { LazyBegun, PlainTarget, RestoreRequest } from '../engine/protocol.js';
 import type { RegionShadow } from '../engine/shadows.js';
 import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
 import { isString } from '../options.js';
 import type { Region } from '../region/region.js';
 import { type LazyStats, Residency, requireServing } from './lazy.js';
-import type { LazyBegun } from './lazy-run.js';
 
 export interface Progress {
   /** Pages read and checked, or filled; the count starts again for each of the two passes. */

@@ -2,13 +2,14 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { storeFolders } from '../support/folders.js';
 import { inChild } from '../support/in-child.js';
+import { describeWithKernelFaults } from '../support/kernel-faults.js';
 import { makeSample } from '../support/kit.js';
 import { damageExtent } from '../support/log-files.js';
 
 const HOLD = 'lazy.hold:1:1000000';
 const limitMs = 30_000;
 
-describe('a lazy restore and what goes on beside it', () => {
+describeWithKernelFaults('a lazy restore and what goes on beside it', () => {
   const folder = storeFolders();
   let path: string;
   beforeEach(async () => {

@@ -4,12 +4,13 @@ import { decodeWorkingSet, encodeWorkingSet, WORKING_SET } from '../../lib/resto
 import { code } from '../chain/support.js';
 import { storeFolders } from '../support/folders.js';
 import { inChild } from '../support/in-child.js';
+import { describeWithKernelFaults } from '../support/kernel-faults.js';
 import { makeSample, withCheckpointer } from '../support/kit.js';
 
 /** What is not expected is not filled ahead. */
 const HELD = { faults: 'lazy.hold:1:1000000', limitMs: 30_000 };
 
-describe('the working set', () => {
+describeWithKernelFaults('the working set', () => {
   const folder = storeFolders();
 
   it('is the order in which pages were first touched, and the next lazy restore fills these first', async () => {
