@@ -87,6 +87,14 @@ class Residence {
  private:
   using Clock = std::chrono::steady_clock;
   /** Lost: missing, when it turned out that the memory is not tracked any more. It reads as zero until a reset poisons it. */
+  /** A page that is not there and not missing, and that somebody touches. */
+  struct Hole {
+    uint32_t number;
+    bool write;
+    /** `armed` was found out. */
+    bool known;
+    bool armed;
+  };
   enum State : uint8_t { kPlain, kMissing, kFilling, kPoisoned, kLost };
 
   uint8_t* page(uint32_t number) const { return start_ + static_cast<size_t>(number) * kPageSize; }
@@ -105,8 +113,8 @@ class Residence {
   bool isMissing(uint32_t number) const;
   bool isZeroThere(uint32_t number) const;
   void onRemove(uint64_t from, uint64_t to);
-  int answerHole(uint32_t number, bool write);
-  int mapZero(uint32_t number, bool armed);
+  int answerHole(Hole& hole);
+  int mapZero(const Hole& hole);
   void noteFilled(uint32_t first, uint32_t count, bool byFault);
 
   const std::shared_ptr<Userfault> userfault_;

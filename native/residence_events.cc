@@ -24,7 +24,7 @@ void Residence::readEvents() {
   {
     const auto hold = passAlone();
     std::array<uffd_msg, 32> messages;
-    std::vector<std::pair<uint32_t, bool>> holes;
+    std::vector<Hole> holes;
     for (;;) {
       const size_t count = userfault_->read(messages.data(), messages.size());
       for (size_t k = 0; k < count; k++) {
@@ -35,12 +35,12 @@ void Residence::readEvents() {
           const uint64_t number = (message.arg.pagefault.address - reinterpret_cast<uintptr_t>(start_)) / kPageSize;
           if (number >= pageCount_) continue;
           if (isMissing(static_cast<uint32_t>(number))) onFault(static_cast<uint32_t>(number));
-          else holes.emplace_back(number, (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0);
+          else holes.push_back({static_cast<uint32_t>(number), (message.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0, false, false});
         }
       }
       // Only when there is no event left: before that everything is EAGAIN.
       if (count == messages.size()) continue;
-      while (!holes.empty() && answerHole(holes.back().first, holes.back().second) != EAGAIN) holes.pop_back();
+      while (!holes.empty() && answerHole(holes.back()) != EAGAIN) holes.pop_back();
       if (holes.empty()) break;
       sched_yield();
     }
@@ -70,31 +70,35 @@ void Residence::onRemove(uint64_t from, uint64_t to) {
   userfault_->wake(page(first), to - from);
 }
 
-int Residence::answerHole(uint32_t number, bool write) {
-  uint8_t* const target = page(number);
-  bool armed = false;
-  try {
-    // A hole that is armed was zero at the last capture. One that is not was dropped since, and must be reported.
-    armed = pagemap::written(target, kPageSize, false).empty();
-  } catch (const SystemError&) {
-    // Not tracked any more.
+int Residence::answerHole(Hole& hole) {
+  uint8_t* const target = page(hole.number);
+  if (!hole.known) {
+    try {
+      // A hole that is armed was zero at the last capture. One that is not was dropped since, and must be reported.
+      hole.armed = pagemap::written(target, kPageSize, false).empty();
+    } catch (const SystemError&) {
+      // Not tracked any more.
+    }
+    // Once: what is tried again may have taken the marker off.
+    hole.known = true;
   }
   int error = 0;
-  if (write) userfault_->tryCopy(target, kZeroPage, kPageSize, armed, error);
-  else error = mapZero(number, armed);
+  if (hole.write) userfault_->tryCopy(target, kZeroPage, kPageSize, hole.armed, error);
+  else error = mapZero(hole);
   if (error != EAGAIN) userfault_->wake(target, kPageSize);
   return error;
 }
 
 /** For who only reads: the kernel's page of zeros, which takes no memory. It cannot be armed in the same step, nor mapped over the marker of an armed hole. */
-int Residence::mapZero(uint32_t number, bool armed) {
-  uint8_t* const target = page(number);
-  int error = armed ? userfault_->tryProtect(target, kPageSize, false) : 0;
+int Residence::mapZero(const Hole& hole) {
+  uint8_t* const target = page(hole.number);
+  int error = hole.armed ? userfault_->tryProtect(target, kPageSize, false) : 0;
   if (error == 0) error = userfault_->tryZero(target, kPageSize);
-  if (error != 0 || !armed) return error;
+  if (!hole.armed || (error != 0 && error != EEXIST)) return error;
+  error = userfault_->tryProtect(target, kPageSize, true);
   // Written before it was armed: no scan would report it. (It cannot have been dropped: that waits until its event is read.)
-  if (userfault_->tryProtect(target, kPageSize, true) == 0 && !isZeroThere(number)) userfault_->tryProtect(target, kPageSize, false);
-  return 0;
+  if (error == 0 && !isZeroThere(hole.number)) userfault_->tryProtect(target, kPageSize, false);
+  return error;
 }
 
 /** Through the kernel, as it may be unmapped. */
