@@ -39,17 +39,14 @@ std::shared_ptr<Residence> Region::becomeLazy(const Runs& missing, bool userFaul
     arm(start_, length_);
   } catch (...) {
     residence->end();
+    // What is tried next must know of them.
+    lost_ = residence->poisoned();
     pager::remove(key);
     residence_ = nullptr;
     userfault_ = nullptr;
     throw;
   }
   return residence;
-}
-
-std::shared_ptr<Residence> Region::residence() {
-  const std::shared_lock<std::shared_mutex> hold(mutex_);
-  return residence_;
 }
 
 void Region::checkLazy(const std::shared_ptr<Residence>& residence) const {

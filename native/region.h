@@ -39,8 +39,6 @@ class Region {
    * that `Region.map` has not mapped, ERR_USER_MODE where faults of the kernel do not come and `userFaults` does not allow that.
    */
   std::shared_ptr<Residence> becomeLazy(const Runs& missing, bool userFaults, std::function<void()> notify);
-  /** Since `becomeLazy`; null before. */
-  std::shared_ptr<Residence> residence();
   /** As `Residence` has them, while the region is neither closed nor changed. Throw ERR_NOT_LAZY where it has another residence by now. */
   size_t supply(const std::shared_ptr<Residence>& residence, const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy);
   void poison(const std::shared_ptr<Residence>& residence, const Runs& pages);

@@ -34,14 +34,13 @@ Residence::Residence(std::shared_ptr<Userfault> userfault, uint8_t* start, uint3
   }
 }
 
-Residence::State Residence::set(uint32_t number, State state) {
+void Residence::set(uint32_t number, State state) {
   const auto before = static_cast<State>(states_[number].exchange(state));
   const auto isMissing = [](State one) { return one == kMissing || one == kFilling; };
   const auto isGone = [](State one) { return one == kPoisoned || one == kLost; };
   if (isMissing(before) && !isMissing(state)) missingCount_--;
   if (isGone(before) && !isGone(state)) poisonedCount_--;
   if (!isGone(before) && isGone(state)) poisonedCount_++;
-  return before;
 }
 
 bool Residence::claim(uint32_t number) {
@@ -237,7 +236,6 @@ void Residence::began() {
 }
 
 void Residence::end() {
-  ended_ = true;
   poison({{0, pageCount_}});
 }
 

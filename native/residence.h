@@ -99,8 +99,8 @@ class Residence {
 
   uint8_t* page(uint32_t number) const { return start_ + static_cast<size_t>(number) * kPageSize; }
   Runs pagesIn(std::initializer_list<State> states) const;
-  /** Changes a page's state and the counts; returns what it was. */
-  State set(uint32_t number, State state);
+  /** Changes a page's state and the counts. */
+  void set(uint32_t number, State state);
   bool claim(uint32_t number);
   /** The gate, held shared, with nobody waiting to have it alone. */
   std::shared_lock<std::shared_mutex> pass();
@@ -124,7 +124,6 @@ class Residence {
   std::vector<std::atomic<uint8_t>> states_;
   std::atomic<uint64_t> missingCount_{0};
   std::atomic<uint64_t> poisonedCount_{0};
-  std::atomic<bool> ended_{false};
   std::atomic<bool> began_{false};
   std::shared_mutex gate_;
   /** Threads that want it alone: those that come to copy let them go first, or the pager might never get in. */

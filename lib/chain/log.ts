@@ -192,7 +192,7 @@ export class Log {
 
   /**
    * The same at once, for who must not wait for anything but the disk: somebody waits for a page of it. It needs no thread of libuv's pool: these may be the ones that
-   * wait. The log must be pinned.
+   * wait. While the log is being opened anew, or could not be, it throws `TIDEMARK_WRITE_FAILED`.
    */
   payloadNow(number: number, kind: Kind): Uint8Array {
     let record: Uint8Array | undefined;

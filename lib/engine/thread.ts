@@ -22,12 +22,21 @@ export function startThread(file: string, workerData?: unknown, transferList?: T
  */
 export function startStorageThread(file: string, workerData: unknown): Worker {
   setFlagsFromString('--no-concurrent-recompilation');
+  beingMade++;
   const worker = startThread(file, workerData);
-  const reset = (): void => setFlagsFromString('--concurrent-recompilation');
-  worker.once('online', reset);
-  worker.once('exit', reset);
+  let isMade = false;
+  const made = (): void => {
+    if (isMade) return;
+    isMade = true;
+    if (--beingMade === 0) setFlagsFromString('--concurrent-recompilation');
+  };
+  worker.once('online', made);
+  worker.once('exit', made);
   return worker;
 }
+
+/** Storage threads that may not have their isolate yet. */
+let beingMade = 0;
 
 /** Resolves when the thread has said that it is ready to work. */
 export function online(worker: Worker): Promise<void> {

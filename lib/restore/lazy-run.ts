@@ -52,7 +52,6 @@ interface Urgent {
   first: number;
   end: number;
   resolve(): void;
-  reject(error: unknown): void;
 }
 
 export interface LazyWatch {
@@ -93,7 +92,7 @@ export class LazyRun {
   }
 
   /**
-   * Everything that must change is dropped and missing when it resolves. What fails before `onTouched` has changed nothing.
+   * Everything that must change is dropped and missing when it resolves. What fails before the first region has become lazy has changed nothing but zeros.
    * @param base the page tables of the checkpoint that the memory descends from, when it does
    */
   async begin(request: RestoreRequest, target: PageTable, base: PageTable | undefined, userFaults: boolean): Promise<LazyBegun> {
@@ -168,12 +167,12 @@ export class LazyRun {
     }
   }
 
-  /** Resolves when these pages are there. */
+  /** Resolves when these pages are there, or cannot be had: they are poisoned then. */
   ensure(name: string, first: number, count: number): Promise<void> {
     const region = this.#regions.find(({ request }) => request.name === name);
     if (region === undefined || this.#ended) return Promise.resolve();
     this.#asked = true;
-    return new Promise((resolve, reject) => this.#urgent.push({ region, first, end: first + count, resolve, reject }));
+    return new Promise((resolve) => this.#urgent.push({ region, first, end: first + count, resolve }));
   }
 
   /** What is missing is poisoned. Idempotent. */
