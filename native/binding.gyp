@@ -39,6 +39,7 @@
             'shadow_api.cc',
             'shared_file.cc',
             'store_lock.cc',
+            'thread.cc',
             'uffd_api.cc',
             'uffd_maps.cc',
             'uffd_memory.cc',

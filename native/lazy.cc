@@ -68,6 +68,12 @@ void Region::poison(const std::shared_ptr<Residence>& residence, const Runs& pag
   residence->poison(pages);
 }
 
+bool Region::anyMissing() {
+  const std::shared_lock<std::shared_mutex> hold(mutex_);
+  checkOpen();
+  return residence_ != nullptr && residence_->anyMissing();
+}
+
 bool Region::fetch(const Runs& pages) {
   const std::shared_lock<std::shared_mutex> hold(mutex_);
   checkOpen();

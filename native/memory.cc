@@ -86,9 +86,7 @@ Runs unreadable(const uint8_t* start, size_t length) {
       iovec to{&byte, 1};
       iovec from{const_cast<uint8_t*>(start) + number * kPageSize, 1};
       // A page in swap can be read.
-      if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) >= 0 || errno != EFAULT) continue;
-      if (!result.empty() && result.back().first + result.back().count == number) result.back().count++;
-      else result.push_back({number, 1});
+      if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) < 0 && errno == EFAULT) append(result, number);
     }
   }
   return result;

@@ -17,6 +17,12 @@ struct Run {
 };
 using Runs = std::vector<Run>;
 
+/** A page behind all that are there. */
+inline void append(Runs& runs, uint32_t page) {
+  if (!runs.empty() && runs.back().first + runs.back().count == page) runs.back().count++;
+  else runs.push_back({page, 1});
+}
+
 namespace pagemap {
 
 /** Opens /proc/self/pagemap if it is not open yet. It stays open: after setuid(2) it would be refused. */

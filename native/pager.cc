@@ -1,7 +1,5 @@
 #include "pager.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -9,10 +7,9 @@
 #include <cerrno>
 #include <map>
 #include <mutex>
-#include <system_error>
-#include <thread>
 
 #include "errors.h"
+#include "thread.h"
 
 namespace tidemark::pager {
 
@@ -41,18 +38,8 @@ struct Pager {
     if (epoll < 0) epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0) throw SystemError(errno, "epoll_create1");
     if (runs) return;
-    // Signals belong to Node's threads.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-      std::thread([this] { serve(); }).detach();
-      runs = true;
-    } catch (const std::system_error&) {
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (!runs) throw SystemError(EAGAIN, "pthread_create");
+    startThread([this] { serve(); }).detach();
+    runs = true;
   }
 };
 

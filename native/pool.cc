@@ -1,16 +1,14 @@
 #include "pool.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <system_error>
-#include <thread>
+
+#include "errors.h"
+#include "thread.h"
 
 namespace tidemark {
 
@@ -61,20 +59,14 @@ struct Pool {
   void ask(const std::shared_ptr<Job>& job, size_t count) {
     const std::lock_guard<std::mutex> guard(mutex);
     for (size_t i = 0; i < count; i++) requests.push_back(job);
-    // Signals belong to Node's threads.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
       while (helpers < std::min(count, kMaxHelpers)) {
-        std::thread([this] { serve(); }).detach();
+        startThread([this] { serve(); }).detach();
         helpers++;
       }
-    } catch (const std::system_error&) {
+    } catch (const SystemError&) {
       // No more threads to be had: those that exist, the caller in any case, do it all.
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     wake.notify_all();
   }
 

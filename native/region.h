@@ -42,6 +42,7 @@ class Region {
   /** As `Residence` has them, while the region is neither closed nor changed. Throw ERR_NOT_LAZY where it has another residence by now. */
   size_t supply(const std::shared_ptr<Residence>& residence, const uint8_t* source, const std::vector<uint32_t>& pages, bool byFault, const std::function<void(const std::vector<size_t>&)>& beforeCopy);
   void poison(const std::shared_ptr<Residence>& residence, const Runs& pages);
+  bool anyMissing();
   /** Waits until those of the pages that are missing are there, or poisoned; false where none was. */
   bool fetch(const Runs& pages);
   /** The pages that a lazy restore could not restore, or lost with the tracking; with `drop` they are zero then, and count as written. */

@@ -19,11 +19,6 @@ constexpr auto kLook = std::chrono::milliseconds(20);
 
 /** Of UFFDIO_COPY and others: there is a mapping of another kind, or none, or the descriptor is not a userfaultfd of ours any more. */
 bool isNotOurs(int error) { return error == ENOENT || error == ESRCH || error == EBADF || error == ENOTTY || error == EINVAL; }
-
-void append(Runs& runs, uint32_t number) {
-  if (!runs.empty() && runs.back().first + runs.back().count == number) runs.back().count++;
-  else runs.push_back({number, 1});
-}
 }  // namespace
 
 Residence::Residence(std::shared_ptr<Userfault> userfault, uint8_t* start, uint32_t pageCount, const Runs& missing, std::function<void()> notify)
@@ -156,7 +151,7 @@ void Residence::poison(const Runs& pages) {
       uint32_t tried = 0;
       {
         const auto hold = passAlone();
-        const auto isOurs = [&](uint32_t at) { return at < run.count && run.first + at < pageCount_ && (states_[run.first + at] == kMissing || states_[run.first + at] == kFilling); };
+        const auto isOurs = [&](uint32_t at) { return at < run.count && isMissing(run.first + at); };
         if (!isOurs(k)) {
           k++;
           continue;

@@ -86,7 +86,6 @@ class Residence {
 
  private:
   using Clock = std::chrono::steady_clock;
-  /** Lost: missing, when it turned out that the memory is not tracked any more. It reads as zero until a reset poisons it. */
   /** A page that is not there and not missing, and that somebody touches. */
   struct Hole {
     uint32_t number;
@@ -95,6 +94,7 @@ class Residence {
     bool known;
     bool armed;
   };
+  /** Lost: missing, when it turned out that the memory is not tracked any more. It reads as zero until a reset poisons it. */
   enum State : uint8_t { kPlain, kMissing, kFilling, kPoisoned, kLost };
 
   uint8_t* page(uint32_t number) const { return start_ + static_cast<size_t>(number) * kPageSize; }
@@ -108,13 +108,14 @@ class Residence {
   void copyClaimed(const uint8_t* source, uint32_t first, uint32_t count, bool byFault);
   int poisonRun(uint32_t first, uint32_t count);
   void lose(uint32_t number);
-  // With the gate held alone.
-  void onFault(uint32_t number);
   bool isMissing(uint32_t number) const;
   bool isZeroThere(uint32_t number) const;
+  // With the gate held alone.
+  void onFault(uint32_t number);
   void onRemove(uint64_t from, uint64_t to);
   int answerHole(Hole& hole);
   int mapZero(const Hole& hole);
+  // Taking `mutex_`.
   void noteFilled(uint32_t first, uint32_t count, bool byFault);
 
   const std::shared_ptr<Userfault> userfault_;

@@ -98,8 +98,7 @@ Napi::Value regionBecomeLazy(const Napi::CallbackInfo& info) {
   Runs missing;
   for (size_t k = 0; k < pages.size(); k++) {
     if (k > 0 && pages[k] <= pages[k - 1]) throw ArgumentError(ArgumentError::kRange, "pages must be ascending");
-    if (k > 0 && pages[k] == pages[k - 1] + 1) missing.back().count++;
-    else missing.push_back({pages[k], 1});
+    append(missing, pages[k]);
   }
   const bool userFaults = args.boolean(2, "userFaults");
   if (info.Length() < 4 || !info[3].IsFunction()) throw ArgumentError(ArgumentError::kType, "onFaults must be a function");
@@ -205,8 +204,10 @@ Napi::Value regionPoisoned(const Napi::CallbackInfo& info) {
 
 Napi::Value regionFetch(const Napi::CallbackInfo& info) {
   const Args args(info);
-  const Runs pages = args.runs(1, "pages");
-  return Napi::Boolean::New(info.Env(), Region::find(args.id(0))->fetch(pages));
+  const std::shared_ptr<Region> region = Region::find(args.id(0));
+  args.words(1, "pages");
+  // Asked with each capture: copied only if there is something to be fetched.
+  return Napi::Boolean::New(info.Env(), region->anyMissing() && region->fetch(args.runs(1, "pages")));
 }
 
 Napi::Value exitingVerb(const Napi::CallbackInfo& info) {

@@ -6,8 +6,8 @@
 #include "api.h"
 #include "args.h"
 #include "errors.h"
+#include "mapping.h"
 #include "pagemap.h"
-#include "region.h"
 #include "uffd_abi.h"
 
 // What the tests of tidemark/userfaultfd do to memory that JavaScript cannot do: shared memory that is mapped twice, and the system calls that make
@@ -22,25 +22,10 @@ namespace tidemark {
 namespace {
 constexpr size_t kHugePageSize = 2 << 20;
 
-struct Shared {
-  uint8_t* memory;
-  size_t length;
-};
-
-void release(Shared* shared) {
-  Region::closeWithin(shared->memory, shared->length);
-  munmap(shared->memory, shared->length);
-  delete shared;
-}
-
 Napi::Value mapShared(Napi::Env env, int file, size_t length) {
   void* mapped = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (mapped == MAP_FAILED) throw SystemError(errno, "mmap");
-  auto* shared = new Shared{static_cast<uint8_t*>(mapped), length};
-  const auto finalise = [](napi_env, void*, void* hint) { release(static_cast<Shared*>(hint)); };
-  napi_value buffer;
-  if (napi_create_external_arraybuffer(env, mapped, length, finalise, shared, &buffer) != napi_ok) throw Napi::Error::New(env);
-  return Napi::Value(env, buffer);
+  return wrapMemory(env, static_cast<uint8_t*>(mapped), length, length);
 }
 
 Napi::Value uffdMapTwice(const Napi::CallbackInfo& info) {
@@ -70,14 +55,6 @@ Span<uint8_t> pagesOf(const Args& args, size_t index, const char* name) {
     throw ArgumentError(ArgumentError::kRange, std::string(name) + " must be whole pages");
   }
   return view;
-}
-
-Napi::Value uffdDrop(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  const Span<uint8_t> view = pagesOf(args, 0, "view");
-  const bool punch = args.boolean(1, "punch");
-  if (madvise(view.data, view.length, punch ? MADV_REMOVE : MADV_DONTNEED) != 0) throw SystemError(errno, "madvise");
-  return info.Env().Undefined();
 }
 
 Napi::Value uffdRemap(const Napi::CallbackInfo& info) {
@@ -119,7 +96,6 @@ Napi::Value uffdReap(const Napi::CallbackInfo& info) {
 
 void defineUserfaultfdTests(Napi::Object exports) {
   define<uffdMapTwice>(exports, "uffdMapTwice");
-  define<uffdDrop>(exports, "uffdDrop");
   define<uffdRemap>(exports, "uffdRemap");
   define<uffdRenew>(exports, "uffdRenew");
   define<uffdFork>(exports, "uffdFork");

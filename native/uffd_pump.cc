@@ -1,17 +1,15 @@
 #include "uffd_pump.h"
 
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <system_error>
 
 #include "errors.h"
+#include "thread.h"
 
 namespace tidemark::uffd {
 
@@ -20,23 +18,6 @@ namespace {
 constexpr size_t kBatch = 32;
 constexpr size_t kFirstCapacity = 512;
 }  // namespace
-
-std::thread startThread(std::function<void()> run) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread;
-  int error = 0;
-  try {
-    thread = std::thread(std::move(run));
-  } catch (const std::system_error& failure) {
-    error = failure.code().value();
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error != 0) throw SystemError(error, "pthread_create");
-  return thread;
-}
 
 Pump::Pump(int fd) : fd_(fd) {
   stop_ = eventfd(0, EFD_CLOEXEC);

@@ -1,16 +1,12 @@
 #pragma once
 #include <condition_variable>
 #include <cstddef>
-#include <functional>
 #include <mutex>
 #include <thread>
 
 #include "uffd_abi.h"
 
 namespace tidemark::uffd {
-
-/** A thread that takes no signals: those belong to Node's threads. Throws SystemError. */
-std::thread startThread(std::function<void()> run);
 
 /**
  * The thread that reads a descriptor. **It never allocates, and takes no lock under which anybody does**: fork(2) holds the locks of malloc(3) while it waits for its event to be

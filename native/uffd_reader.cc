@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "thread.h"
+
 namespace tidemark::uffd {
 
 Reader::Reader(int fd, std::shared_ptr<Ranges> ranges, Adopt adopt)

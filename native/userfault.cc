@@ -23,9 +23,7 @@ Userfault withFeatures(uint64_t features, Attempts& attempts) {
   if ((result.enable(features) & features) != features) throw SystemError(EOPNOTSUPP, "ioctl(UFFDIO_API)");
   return result;
 }
-}  // namespace
 
-namespace {
 uint64_t inodeOf(int fd) {
   struct stat found{};
   return fstat(fd, &found) == 0 ? found.st_ino : 0;

@@ -251,8 +251,6 @@ export interface Addon {
   uffdTake(id: number): Float64Array;
   /** For the tests: a memfd, mapped twice. `hugePages`: of hugetlbfs, 2 MiB. */
   uffdMapTwice(byteLength: number, hugePages: boolean): [ArrayBuffer, ArrayBuffer];
-  /** For the tests: MADV_DONTNEED, or MADV_REMOVE with `punch`. */
-  uffdDrop(view: Uint8Array, punch: boolean): void;
   /** For the tests: mremap(2) of pages to where `to` is, with MREMAP_DONTUNMAP: both stay mapped. */
   uffdRemap(from: Uint8Array, to: Uint8Array): void;
   /** For the tests: maps fresh memory over the view. */

@@ -1,5 +1,6 @@
 import { TidemarkError } from '../errors.js';
 import { addon, type RawCapabilities } from './addon.js';
+import { FEATURES } from './userfaultfd-header.js';
 
 /** What the kernel and the permissions of this process allow, found by trying it, not by version numbers. */
 export interface Capabilities {
@@ -26,27 +27,6 @@ export interface Capabilities {
   /** Faults from inside the kernel can be served: a lazy restore needs it, unless faults of user mode are enough for the caller (`lazy: 'user-faults'`). */
   readonly kernelFaults: boolean;
 }
-
-// linux/userfaultfd.h
-const FEATURES = [
-  'PAGEFAULT_FLAG_WP',
-  'EVENT_FORK',
-  'EVENT_REMAP',
-  'EVENT_REMOVE',
-  'MISSING_HUGETLBFS',
-  'MISSING_SHMEM',
-  'EVENT_UNMAP',
-  'SIGBUS',
-  'THREAD_ID',
-  'MINOR_HUGETLBFS',
-  'MINOR_SHMEM',
-  'EXACT_ADDRESS',
-  'WP_HUGETLBFS_SHMEM',
-  'WP_UNPOPULATED',
-  'POISON',
-  'WP_ASYNC',
-  'MOVE',
-];
 
 let probed: Capabilities | undefined;
 

@@ -50,7 +50,7 @@ export function describeSource(source: RegionSource, range: RegionRange): Source
     if (byteLength === 0) throw unaligned('an empty view cannot be tracked');
     return { buffer: () => buffer, byteOffset, byteLength };
   }
-  const resolved = wholeSource(source);
+  const resolved = wholeSource(source, 'a region is made of');
   const page = capabilities().hostPageSize;
   const size = resolved.buffer().byteLength;
   const byteOffset = option(range.byteOffset, (value) => isNumber('byteOffset', value, 0, size)) ?? 0;
@@ -63,8 +63,9 @@ export function describeSource(source: RegionSource, range: RegionRange): Source
 
 const WASM_PAGE = 65536;
 
-function wholeSource(source: RegionSource): Pick<Source, 'buffer' | 'grow'> {
-  if (source instanceof ArrayBuffer || source instanceof SharedArrayBuffer) {
+/** @param what the beginning of a sentence that says what can be one */
+export function wholeSource(source: RegionSource, what: string): Pick<Source, 'buffer' | 'grow'> {
+  if (types.isAnyArrayBuffer(source)) {
     const buffer = source as ArrayBuffer & { resizable?: boolean; maxByteLength?: number; resize?(size: number): void };
     const shared = source as SharedArrayBuffer & { growable?: boolean; grow?(size: number): void };
     if (buffer.resizable) return { buffer: () => buffer, grow: (bytes) => buffer.resize!(bytes) };
@@ -80,6 +81,6 @@ function wholeSource(source: RegionSource): Pick<Source, 'buffer' | 'grow'> {
     };
   }
   throw new TypeError(
-    'a region is made of a WebAssembly.Memory, a SharedArrayBuffer, an ArrayBuffer or a Uint8Array (of another view, new Uint8Array(view.buffer, view.byteOffset, view.byteLength))',
+    `${what} a WebAssembly.Memory, a SharedArrayBuffer, an ArrayBuffer or a Uint8Array (of another view, new Uint8Array(view.buffer, view.byteOffset, view.byteLength))`,
   );
 }

@@ -1,4 +1,4 @@
-import { EVENT, PAGEFAULT } from './header.js';
+import { EVENT, PAGEFAULT } from '../kernel/userfaultfd-header.js';
 import type { Registration } from './registration.js';
 import type { Userfaultfd } from './userfaultfd.js';
 

@@ -1,5 +1,6 @@
 /** The low-level door: linux/userfaultfd.h for JavaScript. `docs/userfaultfd.md`. */
 
+export type { UserfaultfdFeature, UserfaultfdIoctl, UserfaultfdMode } from '../kernel/userfaultfd-header.js';
 export type {
   EventPlace,
   ForkEvent,
@@ -9,7 +10,6 @@ export type {
   UnmapEvent,
   UserfaultfdEvent,
 } from './events.js';
-export type { UserfaultfdFeature, UserfaultfdIoctl, UserfaultfdMode } from './header.js';
 export type { RegisterOptions, UserfaultfdOptions } from './options.js';
 export type { CopyOptions, MoveOptions, Outcome, Registration, WakeOption, WriteProtectOptions } from './registration.js';
 export { type Offered, Userfaultfd } from './userfaultfd.js';

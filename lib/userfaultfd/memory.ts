@@ -1,7 +1,6 @@
-import { types } from 'node:util';
 import { TidemarkError } from '../errors.js';
 import { isNumber, option } from '../options.js';
-import type { RegionSource, WasmMemory } from '../region/source.js';
+import { type RegionSource, wholeSource } from '../region/source.js';
 
 /** Memory that was registered, as JavaScript has it at the moment. */
 export interface Memory {
@@ -10,22 +9,12 @@ export interface Memory {
   view(): Uint8Array | undefined;
 }
 
-function bufferOf(source: RegionSource): () => ArrayBufferLike {
-  if (types.isAnyArrayBuffer(source)) return () => source;
-  if (typeof source === 'object' && source !== null && Object.prototype.toString.call(source) === '[object WebAssembly.Memory]') {
-    const memory = source as WasmMemory;
-    if (!types.isAnyArrayBuffer(memory.buffer)) throw new TypeError('the buffer of a WebAssembly.Memory must be an ArrayBuffer');
-    return () => memory.buffer;
-  }
-  throw new TypeError('memory to register is a WebAssembly.Memory, a SharedArrayBuffer, an ArrayBuffer or a Uint8Array');
-}
-
 /** The part of it that is to be registered. A view is what it covers; of other sources a range may be given, in bytes. */
 export function memoryOf(source: RegionSource, range: { byteOffset?: number; byteLength?: number }): Memory {
   const isView = source instanceof Uint8Array;
   if (isView && (range.byteOffset !== undefined || range.byteLength !== undefined))
     throw new TypeError('a range cannot be given for a view: make the view the range');
-  const buffer = bufferOf(isView ? source.buffer : source);
+  const { buffer } = wholeSource(isView ? source.buffer : source, 'memory to register is');
   const size = buffer().byteLength;
   const byteOffset = isView
     ? source.byteOffset

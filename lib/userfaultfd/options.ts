@@ -1,5 +1,5 @@
+import { FEATURES, MODES, toBits, type UserfaultfdFeature, type UserfaultfdMode } from '../kernel/userfaultfd-header.js';
 import { isBoolean, isOptions, oneOf, option } from '../options.js';
-import { FEATURES, MODES, toBits, type UserfaultfdFeature, type UserfaultfdMode } from './header.js';
 
 export interface UserfaultfdOptions {
   /** `'device'`: /dev/userfaultfd, whose file permission decides; `'syscall'`: userfaultfd(2). Default: the device, and the system call where that cannot be opened. */

@@ -1,7 +1,5 @@
 import { TidemarkError } from '../errors.js';
 import { type Addon, addon, type UffdOutcome, type UffdRange } from '../kernel/addon.js';
-import { isNumber } from '../options.js';
-import { translating } from './errors.js';
 import {
   CONTINUE_WP,
   COPY_WP,
@@ -14,7 +12,9 @@ import {
   type UserfaultfdMode,
   WRITEPROTECT_DONTWAKE,
   WRITEPROTECT_WP,
-} from './header.js';
+} from '../kernel/userfaultfd-header.js';
+import { isNumber } from '../options.js';
+import { translating } from './errors.js';
 import { type Memory, present } from './memory.js';
 import { flags } from './options.js';
 import type { Userfaultfd } from './userfaultfd.js';

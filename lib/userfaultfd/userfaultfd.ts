@@ -1,10 +1,18 @@
 import { TidemarkError } from '../errors.js';
 import { addon, type UffdOpened } from '../kernel/addon.js';
+import {
+  FEATURES,
+  featuresOf,
+  fromBits,
+  ioctlsOf,
+  toBits,
+  type UserfaultfdFeature,
+  type UserfaultfdIoctl,
+} from '../kernel/userfaultfd-header.js';
 import { isBoolean, isOptions, oneOf, option } from '../options.js';
 import type { RegionSource } from '../region/source.js';
 import { translated, translating } from './errors.js';
 import { type Directory, decode, type UserfaultfdEvent } from './events.js';
-import { FEATURES, featuresOf, fromBits, ioctlsOf, toBits, type UserfaultfdFeature, type UserfaultfdIoctl } from './header.js';
 import { memoryOf, present } from './memory.js';
 import { type CheckedOptions, checkOptions, checkRegister, type RegisterOptions, type UserfaultfdOptions } from './options.js';
 import { Queue } from './queue.js';

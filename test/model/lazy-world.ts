@@ -1,19 +1,12 @@
 import assert from 'node:assert/strict';
-import { closeSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
-import { open } from 'node:fs/promises';
 import { type Checkpoint, Checkpointer, CheckpointStore, type Restoration } from '../../lib/index.js';
 import { content, NAMES, type Name, type Pages, Part, type Pick } from './lazy-memory.js';
-import { endOnce, engineOf, helpers, KINDS, type Kind, startHelpers, sumOf } from './lazy-threads.js';
+import { endOnce, engineOf, KINDS, type Kind, startHelpers } from './lazy-threads.js';
 import { PAGE, random } from './model.js';
+import { ProgramMemory, type Trace } from './program-memory.js';
 
 /** What calls may fail with, where there are fault points. */
 const FAULTY = new Set(['TIDEMARK_WRITE_FAILED', 'TIDEMARK_DAMAGED']);
-
-/** What was done, for failures: also those in which nothing is reported any more. */
-export interface Trace {
-  begin(what: string): void;
-  add(what: string): void;
-}
 
 /** A store with one branch, whose checkpoints are restored lazily again and again, beside a plain model. */
 export class LazyWorld {
@@ -22,9 +15,8 @@ export class LazyWorld {
   readonly #trace: Trace;
   readonly #states = new Map<number, ReadonlyMap<Name, Pages>>();
   readonly #kinds: Kind[];
-  readonly #file: number;
+  readonly #memory: ProgramMemory;
   #kind!: Kind;
-  #parts = new Map<Name, Part>();
   #store!: CheckpointStore;
   #checkpointer!: Checkpointer<Name>;
   #restoration: Restoration | undefined;
@@ -49,7 +41,7 @@ export class LazyWorld {
     this.#trace = trace;
     // Two of them, one after the other, are enough at a time.
     this.#kinds = [KINDS[this.#pick(KINDS.length)]!, KINDS[this.#pick(KINDS.length)]!];
-    this.#file = openSync(`${path}-file`, 'w+');
+    this.#memory = new ProgramMemory(path, this.#pick, trace, this.counts);
   }
 
   async run(rounds: number): Promise<void> {
@@ -58,9 +50,9 @@ export class LazyWorld {
     this.#renew();
     await this.#openStore();
     for (let k = 3 + this.#pick(4); k > 0; k--) {
-      for (let times = 10 + this.#pick(10); times > 0; times--) this.#write();
+      for (let times = 10 + this.#pick(10); times > 0; times--) this.#memory.write();
       if (k % 3 === 0)
-        for (const part of this.#parts.values())
+        for (const part of this.#memory.parts.values())
           part.write(0, content(part.byteLength - this.#pick(part.byteLength), this.#pick));
       await this.#checkpoint(true);
     }
@@ -71,9 +63,7 @@ export class LazyWorld {
 
   async release(): Promise<void> {
     for (const kind of this.#kinds) await endOnce(kind);
-    for (const { region } of this.#parts.values()) region.close();
-    closeSync(this.#file);
-    rmSync(`${this.#path}-file`);
+    this.#memory.release();
   }
 
   async #round(number: number): Promise<void> {
@@ -94,16 +84,16 @@ export class LazyWorld {
     await this.#settle();
     this.#letFill();
     await this.#close();
-    for (const { region } of this.#parts.values()) region.close();
+    for (const { region } of this.#memory.parts.values()) region.close();
     this.#renew();
     // What was written before it grew and after that is in mappings of its own.
     if (this.#pick(2) === 0)
-      for (let times = this.#pick(16); times > 0; times--) this.#pick(4) === 0 ? this.#grow() : this.#write();
+      for (let times = this.#pick(16); times > 0; times--) this.#pick(4) === 0 ? this.#memory.grow() : this.#memory.write();
     await this.#open();
   }
 
   #renew(): void {
-    this.#parts = new Map(NAMES.map((name) => [name, new Part(name, this.#pick)]));
+    this.#memory.parts = new Map(NAMES.map((name) => [name, new Part(name, this.#pick)]));
   }
 
   async #openStore(): Promise<void> {
@@ -114,7 +104,7 @@ export class LazyWorld {
   }
 
   async #open(): Promise<void> {
-    const regions = Object.fromEntries([...this.#parts].map(([name, { region }]) => [name, region])) as Record<
+    const regions = Object.fromEntries([...this.#memory.parts].map(([name, { region }]) => [name, region])) as Record<
       Name,
       Part['region']
     >;
@@ -132,14 +122,14 @@ export class LazyWorld {
   async #step(): Promise<void> {
     const pick = this.#pick;
     const what = pick(40);
-    if (what < 9) return this.#read();
-    if (what < 18) return this.#write();
-    if (what < 21) return this.#drop();
-    if (what < 23) return this.#grow();
+    if (what < 9) return this.#memory.read();
+    if (what < 18) return this.#memory.write();
+    if (what < 21) return this.#memory.drop();
+    if (what < 23) return this.#memory.grow();
     if (what < 27) return this.#checkpoint(pick(2) === 0);
-    if (what < 30) return this.#fileWrite();
-    if (what < 32) return this.#fileRead();
-    if (what < 34) return this.#helped();
+    if (what < 30) return this.#memory.fileWrite();
+    if (what < 32) return this.#memory.fileRead();
+    if (what < 34) return this.#memory.helped();
     if (what < 36) return this.#ensure();
     if (what === 36) return this.#restore(pick(2) === 0);
     if (what === 37 && pick(2) === 0) return this.#reopen();
@@ -148,75 +138,13 @@ export class LazyWorld {
     await new Promise((resolve) => (pick(2) === 0 ? setImmediate(resolve) : setTimeout(resolve, pick(4))));
   }
 
-  #part(): Part {
-    const names = [...this.#parts.keys()];
-    return this.#parts.get(names[this.#pick(names.length)]!)!;
-  }
-
-  /** Some pages of a region, not more than it has. */
-  #range(most: number, part = this.#part()): { part: Part; first: number; count: number } {
-    const first = this.#pick(part.pages.length);
-    return { part, first, count: 1 + this.#pick(Math.min(most, part.pages.length - first)) };
-  }
-
-  #read(): void {
-    const { part, first, count } = this.#range(this.#pick(4) === 0 ? 200 : 3);
-    this.#trace.add(`read ${part.name} ${first}+${count}`);
-    part.check('read', first, count);
-  }
-
-  #write(): void {
-    const pick = this.#pick;
-    const part = this.#part();
-    const kind = pick(6);
-    this.#trace.add(`write ${part.name} ${kind}`);
-    if (kind < 2) {
-      // Some pages are changed again and again.
-      for (let times = 1 + pick(10); times > 0; times--)
-        part.edit(pick(pick(3) === 0 ? part.pages.length : Math.min(part.pages.length, 40)), pick);
-    } else if (kind === 2) {
-      const length = 1 + pick(3 * PAGE);
-      part.write(pick(part.byteLength - length), content(length, pick));
-    } else if (kind === 3) {
-      const { first } = this.#range(1, part);
-      part.write(first * PAGE, part.pages[first]!);
-    } else {
-      const { first, count } = this.#range(kind === 4 ? 4 : 60, part);
-      part.write(first * PAGE, content(count * PAGE, pick));
-    }
-  }
-
-  #drop(): void {
-    const { part, first, count } = this.#range(60);
-    this.counts.drops++;
-    if (part.name === 'heap' && this.#pick(2) === 0) {
-      this.#trace.add('drop the end of heap');
-      part.drop(this.#pick);
-    } else {
-      // What it has grown by is tracked from the next scan on.
-      const known = Math.min(count, part.region.byteLength / PAGE - first);
-      this.#trace.add(`drop ${part.name} ${first}+${known}`);
-      if (known > 0) part.discard(first, known);
-    }
-    if (this.#pick(3) === 0) part.check('dropped');
-  }
-
-  #grow(): void {
-    const part = this.#parts.get(this.#pick(2) === 0 ? 'heap' : 'wasm')!;
-    const before = part.pages.length;
-    part.grow(this.#pick);
-    this.#trace.add(`grow ${part.name} from ${before} to ${part.pages.length}`);
-    this.counts.grown += part.pages.length - before;
-    if (part.pages.length > before && this.#pick(2) === 0) part.edit(before, this.#pick);
-  }
-
   async #checkpoint(wait: boolean): Promise<void> {
     const pick = this.#pick;
     if (this.#restoration !== undefined) this.counts.missingAtCheckpoint += this.#missing();
     const controller = new AbortController();
     const abort = pick(8) === 0;
-    const regions = new Map([...this.#parts.values()].map((part) => [part.name, part.pages]));
-    const touched = new Map([...this.#parts.values()].map((part) => [part, part.touched]));
+    const regions = new Map([...this.#memory.parts.values()].map((part) => [part.name, part.pages]));
+    const touched = new Map([...this.#memory.parts.values()].map((part) => [part, part.touched]));
     this.#trace.add(`checkpoint${wait ? '' : ' in flight'}${abort ? ' aborted' : ''}`);
     const taken = this.#checkpointer.checkpoint({
       durability: pick(6) === 0 ? 'sync' : 'relaxed',
@@ -261,86 +189,12 @@ export class LazyWorld {
   async #precopy(): Promise<void> {
     this.#trace.add('precopy');
     const ahead = this.#checkpointer.precopy().catch((error) => this.#expectFailure(error));
-    this.#write();
+    this.#memory.write();
     await ahead;
   }
 
-  /** Memory is written to a file: by several threads of the pool, or at once. */
-  async #fileWrite(): Promise<void> {
-    const ranges = Array.from({ length: this.#pick(2) === 0 ? 1 : 6 }, () => this.#range(12));
-    this.#trace.add(`to file ${ranges.map(({ part, first, count }) => `${part.name} ${first}+${count}`).join()}`);
-    ftruncateSync(this.#file);
-    const place = (k: number): number => k * 12 * PAGE;
-    if (ranges.length === 1) {
-      const { part, first, count } = ranges[0]!;
-      writeSync(this.#file, part.bytes(first * PAGE, count * PAGE), 0, count * PAGE, 0);
-    } else {
-      const handle = await open(`${this.#path}-file`, 'r+');
-      const all = ranges.map(({ part, first, count }, k) =>
-        handle.write(part.bytes(first * PAGE, count * PAGE), 0, count * PAGE, place(k)),
-      );
-      this.#read();
-      await Promise.all(all);
-      await handle.close();
-    }
-    for (const [k, { part, first, count }] of ranges.entries()) {
-      const found = Buffer.alloc(count * PAGE);
-      readSync(this.#file, found, 0, found.length, place(k));
-      assert.ok(
-        found.equals(Buffer.concat(part.pages.slice(first, first + count))),
-        `written from ${part.name} ${first}+${count}`,
-      );
-    }
-  }
-
-  /** Memory is read from a file. */
-  async #fileRead(): Promise<void> {
-    const { part, first, count } = this.#range(12);
-    const length = 1 + this.#pick(count * PAGE);
-    this.#trace.add(`from file ${part.name} ${first}, ${length} bytes`);
-    const bytes = content(length, this.#pick);
-    writeSync(this.#file, bytes, 0, length, 0);
-    if (this.#pick(2) === 0) {
-      readSync(this.#file, part.bytes(first * PAGE, length), 0, length, 0);
-    } else {
-      const handle = await open(`${this.#path}-file`, 'r');
-      const { bytesRead } = await handle.read(part.bytes(first * PAGE, length), 0, length, 0);
-      assert.equal(bytesRead, length);
-      await handle.close();
-    }
-    part.note(first * PAGE, bytes);
-  }
-
-  /** Other threads read shared memory, and write to it. */
-  async #helped(): Promise<void> {
-    const part = this.#parts.get('shared')!;
-    const half = part.pages.length / 2;
-    this.#trace.add('helpers');
-    const asked = helpers.map((helper, k) => {
-      const first = k * half + this.#pick(half);
-      const count = 1 + this.#pick((k + 1) * half - first);
-      const value = this.#pick(2) === 0 ? this.#pick(2 ** 31) : undefined;
-      const sum = new Promise<number>((resolve, reject) => helper.once('message', resolve).once('error', reject));
-      helper.ref();
-      helper.postMessage({ buffer: part.region.buffer, first, count, value });
-      return { first, count, value, sum };
-    });
-    for (const { first, count, value, sum } of asked) {
-      const found = await sum;
-      assert.equal(found, sumOf(part.pages.slice(first, first + count)), `sum of shared ${first}+${count}`);
-      if (value === undefined) continue;
-      const word = Buffer.alloc(4);
-      word.writeInt32LE(value);
-      for (let page = first; page < first + count; page++) part.note(page * PAGE + (value % 1000) * 4, word);
-    }
-    for (const helper of helpers) {
-      helper.removeAllListeners('error');
-      helper.unref();
-    }
-  }
-
   async #ensure(): Promise<void> {
-    const { part, first, count } = this.#range(200);
+    const { part, first, count } = this.#memory.range(200);
     this.#trace.add(`ensure ${part.name} ${first}+${count}`);
     if (this.#restoration === undefined) return;
     const restored = this.#restored.get(part.name) ?? 0;
@@ -373,18 +227,18 @@ export class LazyWorld {
         isTorn ||= code === 'TIDEMARK_REGION_TORN';
         if (code !== 'TIDEMARK_REGION_TORN') this.#expectFailure(error as { code?: string });
         // What grew for it is longer.
-        for (const part of this.#parts.values()) part.follow();
+        for (const part of this.#memory.parts.values()) part.follow();
         if (!isTorn) this.#checkAll(`a restore that failed: ${code}`);
         assert.ok(tries > 1, `checkpoint ${id} cannot be restored: ${error}`);
       }
     }
     this.counts.restores++;
     const state = this.#states.get(id)!;
-    for (const [name, part] of this.#parts) {
+    for (const [name, part] of this.#memory.parts) {
       if (regions === undefined || regions.includes(name)) part.become(state.get(name)!);
       else part.touched = undefined;
     }
-    this.#restored = new Map((regions ?? NAMES).map((name) => [name, this.#parts.get(name)!.pages.length]));
+    this.#restored = new Map((regions ?? NAMES).map((name) => [name, this.#memory.parts.get(name)!.pages.length]));
     if (!lazy) this.#checkAll(`restored ${id}`);
   }
 
@@ -438,7 +292,7 @@ export class LazyWorld {
     this.#taken(idle, this.#state(), new Map());
     for (const name of NAMES) assert.equal(reported(idle, name), 0, `pages of ${name} though nothing was touched`);
     const touched = new Map<Name, Set<number>>();
-    for (const part of this.#parts.values()) {
+    for (const part of this.#memory.parts.values()) {
       const pages = new Set(Array.from({ length: pick(12) }, () => pick(part.pages.length)));
       for (const page of pages) part.edit(page, pick);
       touched.set(part.name, pages);
@@ -446,15 +300,15 @@ export class LazyWorld {
     const exact = await this.#insist(() => this.#checkpointer.checkpoint({ durability: 'relaxed' }));
     this.#taken(exact, this.#state(), new Map());
     for (const [name, pages] of touched) assert.equal(reported(exact, name), pages.size, `pages of ${name} after a restore`);
-    for (const part of this.#parts.values()) part.touched = new Set();
+    for (const part of this.#memory.parts.values()) part.touched = new Set();
   }
 
   #state(): ReadonlyMap<Name, Pages> {
-    return new Map([...this.#parts.values()].map((part) => [part.name, part.pages]));
+    return new Map([...this.#memory.parts.values()].map((part) => [part.name, part.pages]));
   }
 
   #checkAll(what: string): void {
-    for (const part of this.#parts.values()) part.check(what);
+    for (const part of this.#memory.parts.values()) part.check(what);
   }
 
   async #finish(): Promise<void> {

@@ -186,7 +186,7 @@ describe('userfaultfd: the end', () => {
   });
 
   it('threads may end at any moment, in the middle of everything', async () => {
-    const found = await child(async ({ addonPath, PAGE }, library) => {
+    const found = await child(async ({ addonPath, MemoryChange, PAGE }, library) => {
       const { Worker } = process.getBuiltinModule('node:worker_threads');
       const fs = process.getBuiltinModule('node:fs');
       const source = `
@@ -204,7 +204,7 @@ describe('userfaultfd: the end', () => {
             }
             parentPort.postMessage('ready');
             const step = () => {
-              for (const { view, registration } of all) { registration.zeropage(0, 2 * PAGE); addon.uffdDrop(view.subarray(0, 2 * PAGE), false); }
+              for (const { view, registration } of all) { registration.zeropage(0, 2 * PAGE); addon.memoryChange(view.subarray(0, 2 * PAGE), ${MemoryChange.drop}); }
               if (Math.random() < 0.1) addon.uffdRenew(all[3].view.subarray(2 * PAGE, 3 * PAGE));
               setImmediate(step);
             };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FEATURES } from '../../lib/userfaultfd/header.js';
+import { FEATURES } from '../../lib/kernel/userfaultfd-header.js';
 import { exportsOf } from '../docs/declared.js';
 import { testBlocks } from '../docs/run-blocks.js';
 

@@ -3,11 +3,11 @@ import { child, opened, PAGE, silent } from './support.js';
 
 describe('userfaultfd: events', () => {
   it('EVENT_REMOVE: madvise waits until it is read, whoever reads it, and says what was dropped; without it there is none', async () => {
-    const found = await child(async ({ opened, addon, filled, Toucher, next, nextFault, plain, silent, PAGE }) => {
+    const found = await child(async ({ opened, filled, Toucher, next, nextFault, plain, silent, PAGE, drop }) => {
       const { uffd, view, registration } = opened(8, ['missing'], { features: ['EVENT_REMOVE'] });
       registration.copy(0, filled(5, 8));
       // This very thread drops pages: it would wait for ever if events were read here.
-      addon().uffdDrop(view.subarray(2 * PAGE, 5 * PAGE), false);
+      drop(view.subarray(2 * PAGE, 5 * PAGE));
       const event = await next(uffd);
       const same = event.type === 'remove' && event.registration === registration;
       const reading = new Toucher(view).read(3 * PAGE);
@@ -16,7 +16,7 @@ describe('userfaultfd: events', () => {
       const read = await reading;
       const quiet = opened(8, ['missing']);
       quiet.registration.zeropage(0, 8 * PAGE);
-      addon().uffdDrop(quiet.view.subarray(0, PAGE), false);
+      drop(quiet.view.subarray(0, PAGE));
       return { event: plain(event), same, read, kept: view[PAGE], quiet: await silent(quiet.uffd) };
     });
     const event = { type: 'remove', byteOffset: 2 * PAGE, byteLength: 3 * PAGE };
@@ -24,12 +24,12 @@ describe('userfaultfd: events', () => {
   });
 
   it('EVENT_REMOVE: comes for holes punched into a file, and for an ArrayBuffer that is made smaller', async () => {
-    const found = await child(async ({ addon, Userfaultfd, next, plain, PAGE }) => {
+    const found = await child(async ({ addon, Userfaultfd, next, plain, PAGE, punch }) => {
       const [one] = addon().uffdMapTwice(4 * PAGE, false);
       const view = new Uint8Array(one).fill(1);
       const uffd = Userfaultfd.open({ features: ['EVENT_REMOVE'] });
       uffd.register(view, { modes: ['missing'] });
-      addon().uffdDrop(view.subarray(PAGE, 2 * PAGE), true);
+      punch(view.subarray(PAGE, 2 * PAGE));
       const punched = plain(await next(uffd));
 
       const Resizable = ArrayBuffer as unknown as new (
@@ -276,10 +276,10 @@ describe('userfaultfd: events', () => {
   });
 
   it('come in order, each to one taker, and are kept for the next iteration', async () => {
-    const found = await child(async ({ opened, addon, PAGE }) => {
+    const found = await child(async ({ opened, PAGE, drop }) => {
       const { uffd, view, registration } = opened(64, ['missing'], { features: ['EVENT_REMOVE'] });
       registration.zeropage(0, 64 * PAGE);
-      for (let page = 0; page < 64; page++) addon().uffdDrop(view.subarray(page * PAGE, (page + 1) * PAGE), false);
+      for (let page = 0; page < 64; page++) drop(view.subarray(page * PAGE, (page + 1) * PAGE));
       const pages: number[] = [];
       const page = (event: unknown) => (event as { byteOffset: number }).byteOffset / PAGE;
       for await (const event of uffd) {
@@ -310,27 +310,27 @@ describe('userfaultfd: events', () => {
   });
 
   it('an iteration that ends takes no event with it', async () => {
-    const found = await child(async ({ opened, addon, next, PAGE }) => {
+    const found = await child(async ({ opened, next, PAGE, drop }) => {
       const { uffd, view, registration } = opened(2, ['missing'], { features: ['EVENT_REMOVE'] });
       registration.zeropage(0, 2 * PAGE);
       const given = uffd.events();
       const waiting = given.next();
       await given.return!();
-      addon().uffdDrop(view.subarray(0, PAGE), false);
+      drop(view.subarray(0, PAGE));
       return { ended: (await waiting).done, type: (await next(uffd)).type };
     });
     assert.deepEqual(found, { ended: true, type: 'remove' });
   });
 
   it('are those of memory that is registered still', async () => {
-    const found = await child(async ({ opened, addon, next, silent, PAGE }) => {
+    const found = await child(async ({ opened, next, silent, PAGE, drop }) => {
       const { uffd, view, registration } = opened(4, ['missing'], { features: ['EVENT_REMOVE'] });
       registration.zeropage(0, 4 * PAGE);
-      addon().uffdDrop(view.subarray(0, PAGE), false);
+      drop(view.subarray(0, PAGE));
       registration.unregister();
       const quiet = await silent(uffd);
       const again = uffd.register(view, { modes: ['missing'] });
-      addon().uffdDrop(view.subarray(PAGE, 2 * PAGE), false);
+      drop(view.subarray(PAGE, 2 * PAGE));
       const event = await next(uffd);
       return { quiet, type: event.type, same: event.type === 'remove' && event.registration === again };
     });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { TidemarkError } from '../../lib/index.js';
 import { capabilities } from '../../lib/kernel/capabilities.js';
-import { FEATURES } from '../../lib/userfaultfd/header.js';
+import { FEATURES } from '../../lib/kernel/userfaultfd-header.js';
 import { Userfaultfd, type UserfaultfdOptions } from '../../lib/userfaultfd/index.js';
 import { child } from './support.js';
 

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { TidemarkError } from '../../lib/index.js';
-import { addon } from '../../lib/kernel/addon.js';
+import { addon, MemoryChange } from '../../lib/kernel/addon.js';
 import {
   type PagefaultEvent,
   type Registration,
@@ -17,7 +17,7 @@ import {
 } from '../../lib/userfaultfd/index.js';
 import { inChild } from '../support/in-child.js';
 
-export { addon, assert, TidemarkError, Userfaultfd };
+export { addon, assert, MemoryChange, TidemarkError, Userfaultfd };
 
 export const addonPath = fileURLToPath(new URL('../../../native/build/Release/tidemark.node', import.meta.url));
 export const PAGE = 4096;
@@ -146,11 +146,21 @@ export class Toucher {
   }
 }
 
+/** MADV_DONTNEED. */
+export function drop(view: Uint8Array): void {
+  addon().memoryChange(view, MemoryChange.drop);
+}
+
+/** MADV_REMOVE. */
+export function punch(view: Uint8Array): void {
+  addon().memoryChange(view, MemoryChange.remove);
+}
+
 const DROPPER = `
 const { parentPort, workerData } = require('node:worker_threads');
 const addon = require(workerData.addon);
 parentPort.on('message', () => {
-  addon.uffdDrop(new Uint8Array(workerData.memory), false);
+  addon.memoryChange(new Uint8Array(workerData.memory), ${MemoryChange.drop});
   parentPort.postMessage('dropped');
 });
 `;

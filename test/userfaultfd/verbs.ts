@@ -24,7 +24,6 @@ export function userfaultfdVerbs(): Record<string, unknown[]> {
     uffdKeepAlive: [1, true],
     uffdTake: [1],
     uffdMapTwice: [PAGE_SIZE, false],
-    uffdDrop: [view, false],
     uffdRemap: [view, view],
     uffdRenew: [view],
     uffdFork: [view],
