@@ -9,6 +9,8 @@ Napi::Object initialise(Napi::Env, Napi::Object exports) {
   tidemark::defineMemory(exports);
   tidemark::defineRing(exports);
   tidemark::defineShadow(exports);
+  tidemark::definePageTable(exports);
+  tidemark::defineStoredExtents(exports);
   tidemark::defineMisc(exports);
   tidemark::defineUserfaultfd(exports);
   tidemark::defineUserfaultfdTests(exports);

@@ -9,6 +9,8 @@ void defineResidence(Napi::Object exports);
 void defineMemory(Napi::Object exports);
 void defineRing(Napi::Object exports);
 void defineShadow(Napi::Object exports);
+void definePageTable(Napi::Object exports);
+void defineStoredExtents(Napi::Object exports);
 void defineMisc(Napi::Object exports);
 void defineUserfaultfd(Napi::Object exports);
 void defineUserfaultfdTests(Napi::Object exports);

@@ -39,6 +39,12 @@ Span<uint32_t> Args::words(size_t index, const char* name) const {
   return {static_cast<uint32_t*>(data), length};
 }
 
+Span<double> Args::doubles(size_t index, const char* name) const {
+  size_t length = 0;
+  void* data = typed(index, name, napi_float64_array, "a Float64Array", &length);
+  return {static_cast<double*>(data), length};
+}
+
 std::vector<int32_t> Args::int32s(size_t index, const char* name) const {
   size_t length = 0;
   const auto* data = static_cast<const int32_t*>(typed(index, name, napi_int32_array, "an Int32Array", &length));

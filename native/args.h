@@ -26,6 +26,7 @@ class Args {
 
   Span<uint8_t> bytes(size_t index, const char* name) const;
   Span<uint32_t> words(size_t index, const char* name) const;
+  Span<double> doubles(size_t index, const char* name) const;
   std::vector<int32_t> int32s(size_t index, const char* name) const;
   std::vector<uint32_t> uint32s(size_t index, const char* name) const;
   /** `[firstPage, pageCount, ...]`, ascending and not overlapping. */

@@ -33,56 +33,6 @@ Napi::Value crc32cPagesVerb(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-/** The finaliser of splitmix64. */
-uint64_t mix64(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111eb;
-  return x ^ x >> 31;
-}
-
-Napi::Value stateSum(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  const uint64_t region = args.integer(0, "region", UINT32_MAX);
-  const Span<uint32_t> pages = args.words(1, "pages");
-  const Span<uint32_t> crcs = args.words(2, "crcs");
-  if (pages.length != crcs.length) throw ArgumentError(ArgumentError::kRange, "pages and crcs must be of the same length");
-  uint64_t sum = 0;
-  const uint64_t salt = (region + 1) * 0x9e3779b97f4a7c15;
-  for (size_t k = 0; k < pages.length; k++) sum += mix64((static_cast<uint64_t>(pages.data[k]) << 32 | crcs.data[k]) + salt);
-  return Napi::BigInt::New(info.Env(), sum);
-}
-
-Napi::Value pagesOfKind(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  const Span<uint8_t> states = args.bytes(0, "states");
-  const uint64_t least = args.integer(1, "least", 15);
-  const auto isWanted = [&](size_t page) { return (states.data[page] & 0x0f) >= least; };
-  size_t count = 0;
-  for (size_t page = 0; page < states.length; page++) count += isWanted(page);
-  Napi::Uint32Array pages = Napi::Uint32Array::New(info.Env(), count);
-  uint32_t* out = pages.Data();
-  size_t at = 0;
-  for (size_t page = 0; page < states.length && at < count; page++) {
-    if (isWanted(page)) out[at++] = static_cast<uint32_t>(page);
-  }
-  return pages;
-}
-
-Napi::Value pick(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  const Span<uint32_t> words = args.words(0, "words");
-  const Span<uint32_t> indices = args.words(1, "indices");
-  Napi::Uint32Array picked = Napi::Uint32Array::New(info.Env(), indices.length);
-  for (size_t k = 0; k < indices.length; k++) {
-    const uint32_t index = indices.data[k];
-    if (index >= words.length) throw ArgumentError(ArgumentError::kRange, "indices must lie within words");
-    picked.Data()[k] = words.data[index];
-  }
-  return picked;
-}
-
 Napi::Value storeLock(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), lockStore(info.Env(), Args(info).path(0, "folder")));
 }
@@ -170,9 +120,6 @@ void defineRing(Napi::Object exports) {
 void defineMisc(Napi::Object exports) {
   define<crc32cVerb>(exports, "crc32c");
   define<crc32cPagesVerb>(exports, "crc32cPages");
-  define<stateSum>(exports, "stateSum");
-  define<pagesOfKind>(exports, "pagesOfKind");
-  define<pick>(exports, "pick");
   define<storeLock>(exports, "storeLock");
   define<storeUnlock>(exports, "storeUnlock");
   define<keepLoadedVerb>(exports, "keepLoaded");

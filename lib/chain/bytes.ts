@@ -146,6 +146,14 @@ export class ByteReader {
     return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
   }
 
+  /** Fields that native code decodes: it says where they end, or why they cannot be. */
+  native<T extends { next: number }>(decode: (bytes: Uint8Array, at: number) => T | string): T {
+    const decoded = decode(this.#bytes, this.#at);
+    if (typeof decoded === 'string') throw damaged(`${this.#what} ${decoded}`);
+    this.#at = decoded.next;
+    return decoded;
+  }
+
   raw(size: number): Uint8Array {
     const at = this.#take(size);
     return this.#bytes.subarray(at, at + size);

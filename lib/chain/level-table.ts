@@ -2,7 +2,7 @@ import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
 import { MAX_PAGES, uidBytes, uidText } from './manifest.js';
 import { MOST_OLDER } from './older-versions.js';
-import { type PageTable, type RegionTable, type Stored, Version } from './page-table.js';
+import { type PageTable, type RegionTable, Version, type VersionRuns } from './page-table.js';
 
 /**
  * A page table of level k: the newest version of every page that changed in the last 16^k checkpoints, so that loading
@@ -166,31 +166,24 @@ export function applyLevelTable(level: LevelTable, table: PageTable, levels: num
     const region = table.byNumber(regionNumber);
     const newest = readLayer(read, entries, true, number);
     const crcs = read.u32s(newest.stored);
-    if (region !== undefined) applyLayer(region, newest, crcs, levels);
+    if (region !== undefined) region.addRuns(newest, crcs, levels);
     const layers = read.varint();
     if (layers > MOST_OLDER) throw damaged(`page table ${number} claims ${layers} layers`);
     for (let k = 0; k < layers; k++) {
       const layer = readLayer(read, read.varint(), false, number);
-      if (region !== undefined) applyLayer(region, layer, undefined, levels);
+      if (region !== undefined) region.addRuns(layer, undefined, levels);
     }
     read.end();
   }
 }
 
-/** The runs of a layer, field by field. */
-interface LayerRuns {
-  first: Uint32Array;
-  count: Uint32Array;
-  kind: Uint8Array;
-  record: Float64Array;
-  /** Of the first page. */
-  slot: Uint8Array;
-  /** Pages of all runs that are not zero. */
-  stored: number;
-}
+/** The runs of a layer, and how many pages of them are not zero. */
+type LayerRuns = VersionRuns & { stored: number };
 
 /** What a run takes at least: page, count and kind. */
 const LEAST_RUN_BYTES = 3;
+/** A version has 48 bits for it. */
+const MAX_RECORD = 2 ** 48 - 1;
 
 function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number: number): LayerRuns {
   if (entries * LEAST_RUN_BYTES > read.remaining) throw damaged(`page table ${number} claims ${entries} runs`);
@@ -212,7 +205,10 @@ function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number
     if (end > MAX_PAGES) throw damaged(`page table ${number} names page ${end}`);
     const stored = kind === Version.full || kind === Version.delta;
     if (!stored && !(mayBeZero && kind === Version.zero)) throw damaged(`page table ${number} has a version of kind ${kind}`);
-    if (stored) record += read.signed();
+    if (stored) {
+      record += read.signed();
+      if (record < 1 || record > MAX_RECORD) throw damaged(`page table ${number} names record ${record}`);
+    }
     runs.first[k] = first;
     runs.count[k] = count;
     runs.kind[k] = kind;
@@ -221,22 +217,4 @@ function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number
     if (stored) runs.stored += count;
   }
   return runs;
-}
-
-/** @param crcs of all pages that are not zero; undefined: of older versions, which have none */
-function applyLayer(region: RegionTable, runs: LayerRuns, crcs: Uint32Array | undefined, levels: number): void {
-  let at = 0;
-  for (let k = 0; k < runs.first.length; k++) {
-    const [first, count, kind, record, slot] = [runs.first[k]!, runs.count[k]!, runs.kind[k]!, runs.record[k]!, runs.slot[k]!];
-    const end = Math.min(first + count, region.pageCount);
-    for (let page = first; page < end; page++) {
-      const j = page - first;
-      if (kind === Version.zero) {
-        if (region.kind(page) === Version.absent) region.setZero(page, levels);
-      } else if (region.isOpen(page)) {
-        region.addOlder(page, kind as Stored, record, slot + j, crcs?.[at + j] ?? 0, levels);
-      }
-    }
-    if (kind !== Version.zero) at += count;
-  }
 }

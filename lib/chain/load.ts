@@ -1,9 +1,9 @@
-import { addon, PAGE_SIZE } from '../kernel/addon.js';
+import { PAGE_SIZE } from '../kernel/addon.js';
 import { broken, damaged } from './damage.js';
 import type { Header } from './header.js';
 import { applyLevelTable, decodeLevelTable } from './level-table.js';
 import type { Log } from './log.js';
-import { addState, decodeManifest, type Manifest, stateOf } from './manifest.js';
+import { addState, decodeManifest, type Manifest } from './manifest.js';
 import { levelSpan, PageTable, pendingLevels, RegionTable, Version } from './page-table.js';
 import { Kind } from './record.js';
 
@@ -76,8 +76,8 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
   for (const change of manifest.regions) {
     const region = table.byNumber(change.number);
     if (region === undefined) continue;
-    for (const extent of change.extents) region.addExtent(Version.full, extent, levels);
-    for (const extent of change.deltas) region.addExtent(Version.delta, extent, levels);
+    region.addExtents(Version.full, change.extents, levels);
+    region.addExtents(Version.delta, change.deltas, levels);
     for (let k = 0; k < change.zeros.length; k += 2) {
       const end = Math.min(change.zeros[k]! + change.zeros[k + 1]!, region.pageCount);
       for (let page = change.zeros[k]!; page < end; page++)
@@ -89,16 +89,10 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
 function checkState(table: PageTable, manifest: Manifest): void {
   let state = 0n;
   for (const region of table.regions.values()) {
-    if (region.hasOpenDeltas())
+    if (region.older.open > 0)
       throw broken(`checkpoint ${manifest.id} has deltas in region ${region.name} without the page that they build on`);
-    const pages = region.storedPages();
-    state = addState(state, regionState(region, pages));
+    state = addState(state, region.state());
   }
   if (state !== manifest.stateAfter)
     throw broken(`the page tables of checkpoint ${manifest.id} do not add up to the state it was committed with`);
-}
-
-/** What these pages, all of them stored, contribute to the state. */
-export function regionState(region: RegionTable, pages: Uint32Array): bigint {
-  return stateOf(region.number, pages, addon().pick(region.crc, pages));
 }

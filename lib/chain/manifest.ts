@@ -3,7 +3,7 @@ import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
 import { LEVELS } from './page-table.js';
 import type { Runs } from './runs.js';
-import { readExtents, readRuns, type StoredExtent, writeExtents, writeRuns } from './stored-extents.js';
+import { readExtents, readRuns, type StoredExtents, writeExtents, writeRuns } from './stored-extents.js';
 
 /** JSON values, as metadata may hold them. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
@@ -17,9 +17,9 @@ export interface RegionChange {
   /** Meaningful bytes, from the start. */
   length: number;
   /** Pages stored as full versions. No page is in two extents, of whatever kind. */
-  extents: StoredExtent[];
+  extents: StoredExtents;
   /** Pages stored as the XOR with the version before. The CRC32Cs are those of the pages that come out. */
-  deltas: StoredExtent[];
+  deltas: StoredExtents;
   /** Pages that became zero. */
   zeros: Runs;
   unchangedPages: number;
@@ -31,7 +31,7 @@ export interface StoredAttachment {
   byteLength: number;
   /** SHA-256 of the bytes, 64 hex digits. */
   sha256: string;
-  extents: StoredExtent[];
+  extents: StoredExtents;
 }
 
 /** The descriptive part, kept as JSON inside the manifest. */
@@ -131,22 +131,16 @@ export function encodeManifest(m: Manifest): Uint8Array {
   return out.bytes();
 }
 
-/** How many pages are in these extents. */
-export function pagesIn(extents: readonly StoredExtent[]): number {
-  return extents.reduce((sum, { pages }) => sum + pages.length, 0);
-}
-
 export function storedPages({ extents, deltas }: RegionChange): number {
-  return pagesIn(extents) + pagesIn(deltas);
+  return extents.pages.length + deltas.pages.length;
 }
 
 /** All records that hold pages of a checkpoint. */
 export function extentRecords({ regions, attachments }: Pick<Manifest, 'regions' | 'attachments'>): number[] {
-  const extents = [
-    ...regions.flatMap((region) => [...region.extents, ...region.deltas]),
-    ...attachments.flatMap((one) => one.extents),
+  return [
+    ...regions.flatMap(({ extents, deltas }) => [...extents.records, ...deltas.records]),
+    ...attachments.flatMap(({ extents }) => [...extents.records]),
   ];
-  return extents.map(({ record }) => record);
 }
 
 export function decodeManifest(payload: Uint8Array, number: number): Manifest {
@@ -211,9 +205,9 @@ function readRegion(read: ByteReader, what: string): RegionChange {
   const pageCount = byteLength / PAGE_SIZE;
   if (!Number.isInteger(pageCount) || pageCount > MAX_PAGES || length > byteLength)
     throw damaged(`${what} has a region of ${byteLength} bytes`);
-  const extents = readExtents(read, pageCount, what);
+  const extents = readExtents(read, pageCount);
   const zeros = readRuns(read, pageCount, what);
-  const deltas = readExtents(read, pageCount, what);
+  const deltas = readExtents(read, pageCount);
   return { number, name, byteLength, length, extents, deltas, zeros, unchangedPages };
 }
 
@@ -223,12 +217,11 @@ function readAttachment(read: ByteReader, what: string): StoredAttachment {
   const sha256 = uidText(read.raw(32));
   const pageCount = Math.ceil(byteLength / PAGE_SIZE);
   if (pageCount > MAX_PAGES) throw damaged(`${what} has an attachment of ${byteLength} bytes`);
-  const extents = readExtents(read, pageCount, what);
-  let next = 0;
-  for (const { slots, pages } of extents) {
-    for (const page of pages) if (page !== next++ || slots !== undefined) throw damaged(`${what} has an attachment with a gap`);
-  }
-  if (next !== pageCount) throw damaged(`${what}: ${next} of the ${pageCount} pages of an attachment`);
+  const extents = readExtents(read, pageCount);
+  const { pages, counts } = extents;
+  const slots = counts.reduce((sum, count) => sum + count, 0);
+  if (slots !== pages.length || pages.some((page, k) => page !== k)) throw damaged(`${what} has an attachment with a gap`);
+  if (pages.length !== pageCount) throw damaged(`${what}: ${pages.length} of the ${pageCount} pages of an attachment`);
   return { name, byteLength, sha256, extents };
 }
 

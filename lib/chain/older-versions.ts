@@ -1,13 +1,19 @@
+import { type LoadingColumns, NO_ROOM } from '../kernel/addon.js';
 import type { Stored } from './page-table.js';
+import { capacityFor, VersionColumns } from './version-columns.js';
 
 const NONE = 0;
-const FULL = 2;
 const KIND_MASK = 0x0f;
 const FIRST_CAPACITY = 256;
 /** More versions below a delta nobody writes; a reader must not be made to keep any number of them. */
 export const MOST_OLDER = 64;
-/** What one of them takes in memory. */
-export const OLDER_VERSION_BYTES = 12;
+
+/** While a table is loaded, of each page: its last version, and how many it has; and how many pages have no full one yet. */
+interface Loading {
+  last: Uint32Array;
+  counts: Uint8Array;
+  open: number;
+}
 
 /**
  * The versions below the newest one of pages that are stored as deltas, newest first, down to the full one: a list for each page, its nodes in
@@ -16,20 +22,14 @@ export const OLDER_VERSION_BYTES = 12;
 export class OlderVersions {
   /** The first node of each page; nodes are numbered from 1. */
   #first = new Uint32Array(0);
-  #recordLow = new Uint32Array(0);
-  #recordHigh = new Uint16Array(0);
-  #slot = new Uint8Array(0);
-  /** Kind in the low four bits, in the high four the levels whose next table must have this version. */
-  #state = new Uint8Array(0);
-  #next = new Uint32Array(0);
-  /** Nodes that are free again, linked by `next`. */
+  /** The nodes: the next one as the extra word; as state the kind in the low four bits, in the high four the levels whose next table must have it. */
+  #pool = new VersionColumns(0);
+  /** Nodes that are free again, linked by `extra`. */
   #free = NONE;
   #used = 1;
   #live = 0;
   #pageCount: number;
-  /** While a table is loaded: the last node of each page, and how many it has. */
-  #last: Uint32Array | undefined;
-  #counts: Uint8Array | undefined;
+  #loading: Loading | undefined;
 
   constructor(pageCount: number) {
     this.#pageCount = pageCount;
@@ -47,47 +47,53 @@ export class OlderVersions {
 
   /** Puts a version before the others of a page. */
   push(page: number, kind: Stored, record: number, slot: number, levels: number): void {
-    const node = this.#take(kind, record, slot, levels);
-    this.#reach(page);
-    this.#next[node] = this.#first[page]!;
+    const node = this.#take();
+    this.#reach(page + 1);
+    this.#pool.set(node, record, slot, this.#first[page]!, kind | (levels << 4));
     this.#first[page] = node;
   }
 
-  /** Puts a version behind the others of a page. False when there are too many. */
-  append(page: number, kind: Stored, record: number, slot: number, levels: number): boolean {
-    this.#reach(page);
-    if (this.#last === undefined || this.#last.length < this.#first.length) {
-      this.#last = enlarge(this.#last ?? new Uint32Array(0), new Uint32Array(this.#first.length));
-      this.#counts = enlarge(this.#counts ?? new Uint8Array(0), new Uint8Array(this.#first.length));
+  /** While a table is loaded, newest version first: has versions added to it and to the lists. @returns what `add` does, but for NO_ROOM */
+  load(newest: VersionColumns, add: (columns: LoadingColumns) => number | undefined): number | undefined {
+    this.#loading ??= { last: new Uint32Array(0), counts: new Uint8Array(0), open: 0 };
+    const loading = this.#loading;
+    const counters = Uint32Array.of(this.#used, loading.open, 0);
+    for (;;) {
+      if (loading.open > 0) this.#makeRoom(newest.count, loading);
+      const result = add([newest.bytes, this.#pool.bytes, this.#first, loading.last, loading.counts, counters]);
+      this.#live += counters[0]! - this.#used;
+      [this.#used, loading.open] = [counters[0]!, counters[1]!];
+      // Once for each page is enough, unless what is added has a page twice, which it should not.
+      if (result !== NO_ROOM) return result;
     }
-    if (this.#counts![page]! === MOST_OLDER) return false;
-    const node = this.#take(kind, record, slot, levels);
-    this.#next[node] = NONE;
-    const last = this.#last[page]!;
-    if (last === NONE) this.#first[page] = node;
-    else this.#next[last] = node;
-    this.#last[page] = node;
-    this.#counts![page]!++;
-    return true;
   }
 
-  /** While a table is loaded: the page's list ends with a full version. */
-  isWhole(page: number): boolean {
-    const last = this.#last?.[page] ?? NONE;
-    return last !== NONE && this.kind(last) === FULL;
+  /** For one more version of every page that is open. */
+  #makeRoom(pages: number, loading: Loading): void {
+    this.#reach(pages);
+    if (loading.last.length < this.#first.length) {
+      loading.last = enlarge(loading.last, new Uint32Array(this.#first.length));
+      loading.counts = enlarge(loading.counts, new Uint8Array(this.#first.length));
+    }
+    this.#reserve(loading.open);
   }
 
-  /** The table is loaded: nothing is appended any more. */
+  /** While a table is loaded: pages that are stored as deltas without the page that they build on. */
+  get open(): number {
+    return this.#loading?.open ?? 0;
+  }
+
+  /** The table is loaded: nothing is added below any more. */
   loaded(): void {
-    this.#last = undefined;
-    this.#counts = undefined;
+    this.#loading = undefined;
   }
 
   clear(page: number): void {
     if (page >= this.#first.length) return;
+    const { extra } = this.#pool;
     for (let node = this.#first[page]!; node !== NONE; ) {
-      const next = this.#next[node]!;
-      this.#next[node] = this.#free;
+      const next = extra[node]!;
+      extra[node] = this.#free;
       this.#free = node;
       this.#live--;
       node = next;
@@ -101,74 +107,64 @@ export class OlderVersions {
   }
 
   next(node: number): number {
-    return this.#next[node]!;
+    return this.#pool.extra[node]!;
   }
 
   kind(node: number): Stored {
-    return (this.#state[node]! & KIND_MASK) as Stored;
+    return (this.#pool.state[node]! & KIND_MASK) as Stored;
   }
 
   record(node: number): number {
-    return this.#recordHigh[node]! * 0x1_0000_0000 + this.#recordLow[node]!;
+    return this.#pool.record(node);
   }
 
   slot(node: number): number {
-    return this.#slot[node]!;
+    return this.#pool.slot[node]!;
   }
 
   /** Whether the next table of `level` must have it. */
   isPending(node: number, level: number): boolean {
-    return (this.#state[node]! & (1 << (level + 3))) !== 0;
+    return (this.#pool.state[node]! & (1 << (level + 3))) !== 0;
   }
 
   /** @param keep a mask of the state, in which the levels that have their table now are 0 */
   clearPending(keep: number): void {
-    for (let node = 1; node < this.#used; node++) this.#state[node]! &= keep;
+    const { state } = this.#pool;
+    for (let node = 1; node < this.#used; node++) state[node]! &= keep;
   }
 
   count(page: number): number {
     let count = 0;
-    for (let node = this.first(page); node !== NONE; node = this.#next[node]!) count++;
+    for (let node = this.first(page); node !== NONE; node = this.next(node)) count++;
     return count;
   }
 
-  #take(kind: Stored, record: number, slot: number, levels: number): number {
-    let node = this.#free;
-    if (node === NONE) {
-      node = this.#used++;
-      if (node >= this.#next.length) this.#grow(Math.max(FIRST_CAPACITY, Math.ceil(this.#next.length * 1.25)));
-    } else {
-      this.#free = this.#next[node]!;
-    }
+  /** A node that nobody uses. */
+  #take(): number {
     this.#live++;
-    this.#recordLow[node] = record >>> 0;
-    this.#recordHigh[node] = Math.floor(record / 0x1_0000_0000);
-    this.#slot[node] = slot;
-    this.#state[node] = kind | (levels << 4);
+    const node = this.#free;
+    if (node === NONE) {
+      this.#reserve(1);
+      return this.#used++;
+    }
+    this.#free = this.next(node);
     return node;
   }
 
-  #reach(page: number): void {
-    if (page < this.#first.length) return;
-    this.#first = enlarge(this.#first, new Uint32Array(capacityFor(page + 1, this.#pageCount)));
+  /** The pool has room for so many more. */
+  #reserve(nodes: number): void {
+    const { count } = this.#pool;
+    if (this.#used + nodes > count)
+      this.#pool = this.#pool.enlarged(Math.max(FIRST_CAPACITY, Math.ceil(count * 1.25), this.#used + nodes));
   }
 
-  #grow(capacity: number): void {
-    this.#recordLow = enlarge(this.#recordLow, new Uint32Array(capacity));
-    this.#recordHigh = enlarge(this.#recordHigh, new Uint16Array(capacity));
-    this.#slot = enlarge(this.#slot, new Uint8Array(capacity));
-    this.#state = enlarge(this.#state, new Uint8Array(capacity));
-    this.#next = enlarge(this.#next, new Uint32Array(capacity));
+  #reach(end: number): void {
+    if (end > this.#first.length) this.#first = enlarge(this.#first, new Uint32Array(capacityFor(end, this.#pageCount)));
   }
-}
-
-/** A length of an array that must reach to `end`, of `most` that are expected: growing page by page it is seldom made anew. */
-export function capacityFor(end: number, most: number): number {
-  return Math.max(end, Math.min(2 ** Math.ceil(Math.log2(end)), most));
 }
 
 /** The same, longer. */
-export function enlarge<T extends Uint8Array | Uint16Array | Uint32Array>(from: T, to: T): T {
+function enlarge<T extends Uint8Array | Uint32Array>(from: T, to: T): T {
   to.set(from);
   return to;
 }

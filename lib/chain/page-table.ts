@@ -1,8 +1,9 @@
-import { addon, SEGMENT_PAGES } from '../kernel/addon.js';
+import { addon } from '../kernel/addon.js';
 import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
-import { capacityFor, enlarge, MOST_OLDER, OlderVersions } from './older-versions.js';
-import type { StoredExtent } from './stored-extents.js';
+import { MOST_OLDER, OlderVersions } from './older-versions.js';
+import type { StoredExtents } from './stored-extents.js';
+import { capacityFor, VersionColumns } from './version-columns.js';
 
 /** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
 export const Version = { absent: 0, zero: 1, full: 2, delta: 3 } as const;
@@ -13,6 +14,7 @@ export type Stored = typeof Version.full | typeof Version.delta;
 /** Levels of tables above the manifests: a table of level k covers 16^k checkpoints. */
 export const LEVELS = 4;
 const KIND_MASK = 0x0f;
+const NO_CRCS = new Uint32Array(0);
 
 /** The number of checkpoints a table of `level` covers. */
 export function levelSpan(level: number): number {
@@ -37,12 +39,14 @@ export function pendingLevels(depth: number, head: number): number {
   return mask;
 }
 
-const SLOTS = Uint8Array.from({ length: SEGMENT_PAGES }, (_, slot) => slot);
-const UNKNOWN = new Uint8Array(SEGMENT_PAGES);
-
-/** Nothing has been entered for these pages yet. */
-function isUnknown(state: Uint8Array): boolean {
-  return Buffer.compare(state, UNKNOWN.subarray(0, state.length)) === 0;
+/** Versions of runs of pages, in consecutive slots of one record each, field by field. */
+export interface VersionRuns {
+  first: Uint32Array;
+  count: Uint32Array;
+  kind: Uint8Array;
+  record: Float64Array;
+  /** Of the first page. */
+  slot: Uint8Array;
 }
 
 /** Where the newest version of each page of one region is, as of one checkpoint: 12 bytes a page up to the last one with a version, no objects. */
@@ -53,14 +57,8 @@ export class RegionTable {
   length: number;
   /** Pages that the region has; the arrays may be shorter, for much of a region may be reserved and never written. */
   pageCount: number;
-  /** Low and high part of the number of the extent's record. */
-  recordLow = new Uint32Array(0);
-  recordHigh = new Uint16Array(0);
-  slot = new Uint8Array(0);
-  /** Kind of version in the low four bits, in the high four the levels whose next table must have this page. */
-  #state = new Uint8Array(0);
-  /** Of the page that must come out. */
-  crc = new Uint32Array(0);
+  /** Of each page up to the last one with a version: its CRC32C as the extra word; as state the kind in the low four bits, in the high four the levels whose next table must have it. */
+  #newest = new VersionColumns(0);
   /** What the newest versions that are deltas build on. */
   readonly older: OlderVersions;
 
@@ -79,23 +77,37 @@ export class RegionTable {
     this.older.pageCount = pageCount;
   }
 
-  /** The arrays have room for pages before `end`. */
+  /** There is room for pages before `end`. */
   #reach(end: number): void {
-    if (end <= this.crc.length) return;
-    const capacity = capacityFor(end, this.pageCount);
-    this.recordLow = enlarge(this.recordLow, new Uint32Array(capacity));
-    this.recordHigh = enlarge(this.recordHigh, new Uint16Array(capacity));
-    this.slot = enlarge(this.slot, new Uint8Array(capacity));
-    this.#state = enlarge(this.#state, new Uint8Array(capacity));
-    this.crc = enlarge(this.crc, new Uint32Array(capacity));
+    if (end > this.#newest.count) this.#newest = this.#newest.enlarged(capacityFor(end, this.pageCount));
+  }
+
+  /** Of the page that must come out, for each page up to the last one with a version. */
+  get crc(): Uint32Array {
+    return this.#newest.extra;
+  }
+
+  /** Low and high part of the number of the record that each page is in. */
+  get recordLow(): Uint32Array {
+    return this.#newest.recordLow;
+  }
+
+  get recordHigh(): Uint16Array {
+    return this.#newest.recordHigh;
+  }
+
+  /** Where in its extent each page is. */
+  get slot(): Uint8Array {
+    return this.#newest.slot;
   }
 
   kind(page: number): number {
-    return page < this.#state.length ? this.#state[page]! & KIND_MASK : Version.absent;
+    const { state } = this.#newest;
+    return page < state.length ? state[page]! & KIND_MASK : Version.absent;
   }
 
   record(page: number): number {
-    return this.recordHigh[page]! * 0x1_0000_0000 + this.recordLow[page]!;
+    return this.#newest.record(page);
   }
 
   isStored(page: number): boolean {
@@ -105,77 +117,51 @@ export class RegionTable {
   /** A newer version of a page. What a delta builds on is kept below it. */
   setStored(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
     this.#reach(page + 1);
+    const newest = this.#newest;
     if (kind === Version.delta) {
       if (this.isStored(page))
-        this.older.push(page, this.kind(page) as Stored, this.record(page), this.slot[page]!, this.#state[page]! >> 4);
+        this.older.push(page, this.kind(page) as Stored, newest.record(page), newest.slot[page]!, newest.state[page]! >> 4);
     } else {
       this.older.clear(page);
     }
-    this.recordLow[page] = record >>> 0;
-    this.recordHigh[page] = Math.floor(record / 0x1_0000_0000);
-    this.slot[page] = slot;
-    this.crc[page] = crc;
-    this.#state[page] = kind | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+    newest.set(page, record, slot, crc, kind | (newest.state[page]! & ~KIND_MASK) | (levels << 4));
   }
 
-  /** While a table is loaded, newest version first: nothing is known of the page, or only deltas. */
-  isOpen(page: number): boolean {
-    const kind = this.kind(page);
-    return kind === Version.absent || (kind === Version.delta && !this.older.isWhole(page));
+  /** While a table is loaded, newest version first: adds the versions of extents to pages of which nothing is known, or only deltas. @throws `TIDEMARK_DAMAGED` */
+  addExtents(kind: Stored, extents: StoredExtents, levels: number): void {
+    const { records, ends, pages, slots, crcs } = extents;
+    this.#reach(Math.min(extents.endPage, this.pageCount));
+    checkDepth(
+      this.older.load(this.#newest, (columns) =>
+        addon().tableAddExtents(...columns, levels, kind, records, ends, pages, slots, crcs),
+      ),
+    );
   }
 
-  /** The next older version of a page that is open. The CRC32C counts only for the newest. */
-  addOlder(page: number, kind: Stored, record: number, slot: number, crc: number, levels: number): void {
-    if (this.kind(page) === Version.absent) this.setStored(page, kind, record, slot, crc, levels);
-    else if (!this.older.append(page, kind, record, slot, levels))
-      throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
-  }
-
-  /** Adds the versions of an extent to the pages that are open. */
-  addExtent(kind: Stored, { record, slots, pages, crcs }: StoredExtent, levels: number): void {
-    this.#reach(Math.min(pages.at(-1)! + 1, this.pageCount));
-    // Where nothing is known yet, as in most of a table that is loaded, there is nothing to be kept in order.
-    const state = this.#state;
-    const { recordLow, recordHigh, slot: slotOfPage, crc } = this;
-    const low = record >>> 0;
-    const high = Math.floor(record / 0x1_0000_0000);
-    const first = pages[0]!;
-    const end = first + pages.length;
-    // A row of them, as in most of a full checkpoint: without a loop, which a thread that has just started runs slowly.
-    if (slots === undefined && pages.at(-1) === end - 1 && end <= state.length && isUnknown(state.subarray(first, end))) {
-      recordLow.fill(low, first, end);
-      recordHigh.fill(high, first, end);
-      slotOfPage.set(SLOTS.subarray(0, pages.length), first);
-      crc.set(crcs, first);
-      state.fill(kind | (levels << 4), first, end);
-      return;
-    }
-    for (let k = 0; k < pages.length; k++) {
-      const page = pages[k]!;
-      if (page >= this.pageCount) continue;
-      const slot = slots === undefined ? k : slots[k]!;
-      if ((state[page]! & KIND_MASK) === Version.absent) {
-        recordLow[page] = low;
-        recordHigh[page] = high;
-        slotOfPage[page] = slot;
-        crc[page] = crcs[k]!;
-        state[page] = kind | (state[page]! & ~KIND_MASK) | (levels << 4);
-      } else if (this.isOpen(page)) {
-        this.addOlder(page, kind, record, slot, crcs[k]!, levels);
-      }
-    }
+  /** The same for runs. `crcs`: of all pages that are not zero, in a row; undefined: of older versions, which have none. @throws `TIDEMARK_DAMAGED` */
+  addRuns({ first, count, kind, record, slot }: VersionRuns, crcs: Uint32Array | undefined, levels: number): void {
+    const end = first.length === 0 ? 0 : first.at(-1)! + count.at(-1)!;
+    this.#reach(Math.min(end, this.pageCount));
+    checkDepth(
+      this.older.load(this.#newest, (columns) =>
+        addon().tableAddRuns(...columns, levels, first, count, kind, record, slot, crcs ?? NO_CRCS),
+      ),
+    );
   }
 
   /** The pages that have a stored version, ascending. */
   storedPages(): Uint32Array {
-    return addon().pagesOfKind(this.#state, Version.full);
+    return addon().pagesOfKind(this.#newest.state, Version.full);
   }
 
-  /** While a table is loaded: some page is stored as deltas without the page that they build on. */
-  hasOpenDeltas(): boolean {
-    return addon()
-      .pagesOfKind(this.#state, Version.delta)
-      .some((page) => !this.older.isWhole(page));
+  /** What all stored pages contribute to the state of the chain. */
+  state(): bigint {
+    return addon().tableSum(this.number, this.#newest.bytes);
+  }
+
+  /** What these pages, all of them stored, contribute to it. */
+  stateOf(pages: Uint32Array): bigint {
+    return addon().stateSum(this.number, pages, addon().pick(this.crc, pages));
   }
 
   /** Calls `visit` with every version that makes the page, newest first: deltas, then the full one. */
@@ -195,40 +181,41 @@ export class RegionTable {
   setZero(page: number, levels: number): void {
     this.#reach(page + 1);
     this.older.clear(page);
-    this.#state[page] = Version.zero | (this.#state[page]! & ~KIND_MASK) | (levels << 4);
+    const { state } = this.#newest;
+    state[page] = Version.zero | (state[page]! & ~KIND_MASK) | (levels << 4);
   }
 
   /** The pages, ascending, that the next table of `level` must hold. */
   pendingPages(level: number): Uint32Array {
     const bit = 1 << (level + 3);
+    const { state } = this.#newest;
     let count = 0;
-    for (let p = 0; p < this.#state.length; p++) if (this.#state[p]! & bit) count++;
+    for (let p = 0; p < state.length; p++) if (state[p]! & bit) count++;
     const pages = new Uint32Array(count);
     let at = 0;
-    for (let p = 0; p < this.#state.length; p++) if (this.#state[p]! & bit) pages[at++] = p;
+    for (let p = 0; p < state.length; p++) if (state[p]! & bit) pages[at++] = p;
     return pages;
   }
 
   /** A table of `level` was committed: it and the levels below it start anew. */
   clearPending(level: number): void {
     const keep = ~(((1 << level) - 1) << 4) & 0xff;
-    for (let p = 0; p < this.#state.length; p++) this.#state[p]! &= keep;
+    const { state } = this.#newest;
+    for (let p = 0; p < state.length; p++) state[p]! &= keep;
     this.older.clearPending(keep);
   }
 
   /** The first page from `from` on, before `end`, of which both do not hold the same version; `end` when there is none. */
   nextDifference(other: RegionTable, from: number, end: number): number {
-    const { recordLow, recordHigh, slot } = this;
-    const [mine, theirs] = [this.#state, other.#state];
+    const [a, b] = [this.#newest, other.#newest];
+    const [mine, theirs] = [a.state, b.state];
     const both = Math.min(end, mine.length, theirs.length);
     let page = from;
     for (; page < both; page++) {
       // Of two that are stored in the same place, or that have nothing stored at all. Most are the former.
       const stored = (mine[page]! & KIND_MASK) >= Version.full && (theirs[page]! & KIND_MASK) >= Version.full;
       const same =
-        recordLow[page] === other.recordLow[page] &&
-        slot[page] === other.slot[page] &&
-        recordHigh[page] === other.recordHigh[page];
+        a.recordLow[page] === b.recordLow[page] && a.slot[page] === b.slot[page] && a.recordHigh[page] === b.recordHigh[page];
       if (!(stored && same) && !this.sameVersion(other, page)) return page;
     }
     for (; page < end; page++) if (!this.sameVersion(other, page)) return page;
@@ -240,12 +227,12 @@ export class RegionTable {
     const mine = this.kind(page);
     const theirs = other === undefined ? Version.absent : other.kind(page);
     if (mine < Version.full || theirs < Version.full) return mine < Version.full && theirs < Version.full;
-    return (
-      this.recordLow[page] === other!.recordLow[page] &&
-      this.recordHigh[page] === other!.recordHigh[page] &&
-      this.slot[page] === other!.slot[page]
-    );
+    return this.record(page) === other!.record(page) && this.slot[page] === other!.slot[page];
   }
+}
+
+function checkDepth(page: number | undefined): void {
+  if (page !== undefined) throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
 }
 
 /** The page tables of all regions of one checkpoint, and what links them to the chain. */

@@ -7,7 +7,6 @@ import type { Log } from './log.js';
 import type { StoredAttachment } from './manifest.js';
 import type { RegionTable } from './page-table.js';
 import { Kind } from './record.js';
-import { slotsOf } from './stored-extents.js';
 
 /** Memory taken to read a range: 16 MiB. */
 const PAGES_AT_ONCE = 4096;
@@ -36,13 +35,13 @@ export async function readRange(log: Log, region: RegionTable, byteOffset: numbe
 /** The bytes of an attachment. @throws `TIDEMARK_DAMAGED`, `TIDEMARK_CHAIN_BROKEN` */
 export async function readAttachment(log: Log, attachment: StoredAttachment): Promise<Uint8Array> {
   const { name, byteLength, sha256, extents } = attachment;
-  const padded = new Uint8Array(extents.reduce((sum, { count }) => sum + count, 0) * PAGE_SIZE);
+  const padded = new Uint8Array(extents.pages.length * PAGE_SIZE);
   let at = 0;
   try {
     for (const extent of extents) {
       const payload = await log.payload(extent.record, Kind.extent);
       const end = at + extent.count * PAGE_SIZE;
-      new ExtentReader(payload, extent.record).gather(slotsOf(extent), extent.crcs, padded.subarray(at, end));
+      new ExtentReader(payload, extent.record).gather(extent.slots, extent.crcs, padded.subarray(at, end));
       at = end;
     }
   } catch (error) {

@@ -25,18 +25,12 @@ export function toRuns(pages: Uint32Array): Runs {
 
 export function toPages(runs: Runs): Uint32Array {
   const pages = new Uint32Array(countPages(runs));
-  writePages(runs, pages, 0);
-  return pages;
-}
-
-/** Writes the page numbers to `target` from index `at` on. @returns the index behind them */
-export function writePages(runs: Runs, target: Uint32Array, at: number): number {
-  let to = at;
+  let at = 0;
   for (let k = 0; k < runs.length; k += 2) {
     const end = runs[k]! + runs[k + 1]!;
-    for (let page = runs[k]!; page < end; page++) target[to++] = page;
+    for (let page = runs[k]!; page < end; page++) pages[at++] = page;
   }
-  return to;
+  return pages;
 }
 
 /** The pages that are in either set. */

@@ -1,24 +1,84 @@
-import { SEGMENT_PAGES } from '../kernel/addon.js';
+import { addon, type ExtentColumns, SEGMENT_PAGES } from '../kernel/addon.js';
 import type { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
-import { countPages, type Runs, toPages, toRuns, writePages } from './runs.js';
+import { concat, type Runs, toRuns } from './runs.js';
 
 /** An extent, and which pages its slots hold. */
 export interface StoredExtent {
   record: number;
   /** Slots it has. */
   count: number;
-  /** The slots that count, ascending; undefined: all. What a precopy stored and a later write superseded does not count. */
-  slots?: Uint8Array;
+  /** The slots that count, ascending. What a precopy stored and a later write superseded does not. */
+  slots: Uint8Array;
   /** The page in each slot that counts, ascending, and its CRC32C. */
   pages: Uint32Array;
   crcs: Uint32Array;
 }
 
+/** A list of extents, field by field: of a large checkpoint it has thousands, and whoever loads its page table needs no object for any of them. */
+export class StoredExtents implements Iterable<StoredExtent> {
+  readonly records: Float64Array;
+  readonly counts: Uint16Array;
+  readonly ends: Uint32Array;
+  readonly pages: Uint32Array;
+  readonly slots: Uint8Array;
+  readonly crcs: Uint32Array;
+
+  constructor({ records, counts, ends, pages, slots, crcs }: ExtentColumns) {
+    this.records = records;
+    this.counts = counts;
+    this.ends = ends;
+    this.pages = pages;
+    this.slots = slots;
+    this.crcs = crcs;
+  }
+
+  static of(extents: readonly StoredExtent[]): StoredExtents {
+    let end = 0;
+    const ends = Uint32Array.from(extents, ({ pages }) => (end += pages.length));
+    const slots = new Uint8Array(end);
+    for (const [k, extent] of extents.entries()) slots.set(extent.slots, ends[k]! - extent.slots.length);
+    return new StoredExtents({
+      records: Float64Array.from(extents, ({ record }) => record),
+      counts: Uint16Array.from(extents, ({ count }) => count),
+      ends,
+      pages: concat(extents.map(({ pages }) => pages)),
+      slots,
+      crcs: concat(extents.map(({ crcs }) => crcs)),
+    });
+  }
+
+  get length(): number {
+    return this.ends.length;
+  }
+
+  /** The page behind the last one that is in any of them. */
+  get endPage(): number {
+    let end = 0;
+    for (const to of this.ends) end = Math.max(end, this.pages[to - 1]! + 1);
+    return end;
+  }
+
+  *[Symbol.iterator](): Generator<StoredExtent> {
+    let from = 0;
+    for (let k = 0; k < this.length; k++) {
+      const to = this.ends[k]!;
+      yield {
+        record: this.records[k]!,
+        count: this.counts[k]!,
+        slots: this.slots.subarray(from, to),
+        pages: this.pages.subarray(from, to),
+        crcs: this.crcs.subarray(from, to),
+      };
+      from = to;
+    }
+  }
+}
+
 const NO_RUNS: Runs = new Uint32Array(0);
 
 /** How a manifest lists extents: records, slots that do not count, pages; then the CRC32Cs of all pages. */
-export function writeExtents(out: ByteWriter, extents: readonly StoredExtent[]): void {
+export function writeExtents(out: ByteWriter, extents: StoredExtents): void {
   out.varint(extents.length);
   let record = 0;
   let end = 0;
@@ -26,76 +86,30 @@ export function writeExtents(out: ByteWriter, extents: readonly StoredExtent[]):
     // Numbers are given when an extent arrives, and codec threads overtake each other.
     out.signed(extent.record - record);
     out.varint(extent.count);
-    writeRuns(out, extent.slots === undefined ? NO_RUNS : deadSlots(extent.slots, extent.count));
+    writeRuns(out, deadSlots(extent.slots, extent.count));
     const runs = toRuns(extent.pages);
     out.signed(runs[0]! - end);
     writeRuns(out, runs, runs[0]!);
     record = extent.record;
     end = runs.at(-2)! + runs.at(-1)!;
   }
-  for (const { crcs } of extents) out.u32s(crcs);
+  out.u32s(extents.crcs);
 }
 
-export function readExtents(read: ByteReader, pageCount: number, what: string): StoredExtent[] {
-  const count = read.varint();
-  if (count > read.remaining) throw damaged(`${what} claims ${count} extents`);
-  const extents: StoredExtent[] = [];
-  let record = 0;
-  let end = 0;
-  let claimed = 0;
-  const runsOf: Runs[] = [];
-  for (let k = 0; k < count; k++) {
-    record += read.signed();
-    const slots = read.varint();
-    if (record < 1 || slots < 1 || slots > SEGMENT_PAGES) throw damaged(`${what} names an extent of ${slots} pages`);
-    const dead = readRuns(read, slots, what);
-    const first = end + read.signed();
-    if (first < 0) throw damaged(`${what} names page ${first}`);
-    const runs = readRuns(read, pageCount, what, first);
-    const live = slots - countPages(dead);
-    // Before anything is made of that size: a checksum has to follow for each.
-    if (countPages(runs) !== live || live === 0) throw damaged(`${what}: ${countPages(runs)} pages in ${live} slots`);
-    claimed += live;
-    if (claimed * 4 > read.remaining) throw damaged(`${what} claims ${claimed} pages`);
-    const extent: StoredExtent = { record, count: slots, pages: NO_RUNS, crcs: NO_RUNS };
-    if (dead.length > 0) extent.slots = liveSlots(dead, slots);
-    extents.push(extent);
-    runsOf.push(runs);
-    end = runs.at(-2)! + runs.at(-1)!;
-  }
-  // One buffer for all: a thousand extents are no thousand allocations.
-  const pages = new Uint32Array(claimed);
-  const crcs = read.u32s(claimed);
-  let from = 0;
-  for (const [k, extent] of extents.entries()) {
-    const to = writePages(runsOf[k]!, pages, from);
-    extent.pages = pages.subarray(from, to);
-    extent.crcs = crcs.subarray(from, to);
-    from = to;
-  }
-  return extents;
+/** @throws `TIDEMARK_DAMAGED` */
+export function readExtents(read: ByteReader, pageCount: number): StoredExtents {
+  return new StoredExtents(read.native((bytes, at) => addon().decodeExtents(bytes, at, pageCount)));
 }
 
-/** The slot of the k-th page of an extent. */
-export function slotOf(extent: StoredExtent, k: number): number {
-  return extent.slots === undefined ? k : extent.slots[k]!;
-}
+const ALL_SLOTS = Uint8Array.from({ length: SEGMENT_PAGES }, (_, slot) => slot);
 
-/** The slots of its pages. */
-export function slotsOf(extent: StoredExtent): Uint8Array {
-  return extent.slots ?? allSlots(extent.count);
-}
-
-function allSlots(count: number): Uint8Array {
-  return Uint8Array.from({ length: count }, (_, slot) => slot);
-}
-
-function liveSlots(dead: Runs, count: number): Uint8Array {
-  const gone = new Set(toPages(dead));
-  return allSlots(count).filter((slot) => !gone.has(slot));
+/** The slots of an extent, all of which count. */
+export function allSlots(count: number): Uint8Array {
+  return ALL_SLOTS.subarray(0, count);
 }
 
 function deadSlots(live: Uint8Array, count: number): Runs {
+  if (live.length === count) return NO_RUNS;
   const there = new Set(live);
   return toRuns(Uint32Array.from(allSlots(count)).filter((slot) => !there.has(slot)));
 }

@@ -13,7 +13,7 @@ import { present, readAttachment } from './read-pages.js';
 import { Kind, openRecord } from './record.js';
 import { toRuns } from './runs.js';
 import type { StoreHost } from './store-host.js';
-import { type StoredExtent, slotsOf } from './stored-extents.js';
+import type { StoredExtent } from './stored-extents.js';
 import { readRef } from './tail.js';
 
 const PAGE_OF_HEADERS = 256;
@@ -107,7 +107,7 @@ async function verifyCheckpoint(host: StoreHost, header: Header, run: Run): Prom
   }
   for (const attachment of manifest.attachments) {
     const { name, extents } = attachment;
-    const isNew = extents.some(({ record }) => !attached.has(record));
+    const isNew = extents.records.some((record) => !attached.has(record));
     const before = report.problems.length;
     for (const extent of extents) await check(extent, ExtentKind.full, { attachment: name }, attached);
     if (!isNew || !report.readData || report.problems.length > before) continue;
@@ -126,7 +126,7 @@ async function verifyLink(host: StoreHost, manifest: Manifest): Promise<void> {
 }
 
 async function verifyExtent(host: StoreHost, extent: StoredExtent, kind: ExtentKind, { report, scratch }: Run): Promise<void> {
-  const { record: number, count, pages, crcs } = extent;
+  const { record: number, count, slots, pages, crcs } = extent;
   const record = present(await host.log.record(number, Kind.extent), number);
   const reader = new ExtentReader(openRecord(record, Kind.extent, number, host.log.store), number);
   report.extents++;
@@ -135,8 +135,8 @@ async function verifyExtent(host: StoreHost, extent: StoredExtent, kind: ExtentK
   if (reader.kind !== kind) throw broken(`extent ${number} does not hold what the manifest says`);
   if (reader.count !== count) throw broken(`extent ${number} has ${reader.count} instead of ${count} slots`);
   if (!report.readData) return;
-  if (kind === ExtentKind.full) reader.gather(slotsOf(extent), crcs, scratch);
-  else reader.collect(slotsOf(extent), scratch);
+  if (kind === ExtentKind.full) reader.gather(slots, crcs, scratch);
+  else reader.collect(slots, scratch);
 }
 
 /** Without the hint, which is to run what is running. */

@@ -1,13 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { type Header, headerOf, KEY_BYTES } from '../chain/header.js';
 import { encodeLevelTable } from '../chain/level-table.js';
-import { regionState } from '../chain/load.js';
 import { deletion, type Log, type LogOperation } from '../chain/log.js';
 import { addState, encodeManifest, type Manifest, type RegionChange, type StoredAttachment, stateOf } from '../chain/manifest.js';
 import { LEVELS, PageTable, RegionTable, type Stored, tableLevel, Version } from '../chain/page-table.js';
 import { Kind, packRecord, recordKey } from '../chain/record.js';
 import { toRuns } from '../chain/runs.js';
-import { type StoredExtent, slotOf } from '../chain/stored-extents.js';
+import { allSlots, type StoredExtent, StoredExtents } from '../chain/stored-extents.js';
 import type { Captured, CapturedAttachment, CapturedRegion } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
@@ -100,14 +99,14 @@ function applyRegions(
   const names = new Set(captured.regions.map(({ name }) => name));
   for (const [name, table] of tables.regions) {
     if (names.has(name)) continue;
-    stateChange -= regionState(table, table.storedPages());
+    stateChange -= table.state();
     tables.regions.delete(name);
   }
   const superseded: number[] = [];
   const regions: RegionChange[] = [];
   for (const [k, region] of captured.regions.entries()) {
     const old = tables.regions.get(region.name);
-    if (old !== undefined && region.fresh) stateChange -= regionState(old, old.storedPages());
+    if (old !== undefined && region.fresh) stateChange -= old.state();
     const table = old === undefined || region.fresh ? newTable(region, tables) : old;
     const applied = applyRegion(region, newest[k]!, table);
     stateChange += applied.stateChange;
@@ -158,7 +157,7 @@ function applyRegion(
   table.length = captured.length;
   // Zero pages count as a change only where something else was stored; a page that was zero already was written with what it held.
   const zeros = newest.zeros.filter((page) => table.isStored(page));
-  let stateChange = -regionState(table, zeros);
+  let stateChange = -table.stateOf(zeros);
   for (const extent of newest.extents) stateChange += enter(table, Version.full, extent);
   for (const extent of newest.deltas) stateChange += enter(table, Version.delta, extent);
   for (const page of zeros) table.setZero(page, ALL_LEVELS);
@@ -168,8 +167,8 @@ function applyRegion(
     byteLength: captured.byteLength,
     length: captured.length,
     zeros: toRuns(zeros),
-    extents: newest.extents,
-    deltas: newest.deltas,
+    extents: StoredExtents.of(newest.extents),
+    deltas: StoredExtents.of(newest.deltas),
     unchangedPages: newest.zeros.length - zeros.length + newest.unchangedPages,
   };
   return { change, stateChange };
@@ -177,12 +176,9 @@ function applyRegion(
 
 /** @returns what it changes in the state */
 function enter(table: RegionTable, kind: Stored, extent: StoredExtent): bigint {
-  const { record, pages, crcs } = extent;
-  const before = regionState(
-    table,
-    pages.filter((page) => table.isStored(page)),
-  );
-  for (let k = 0; k < pages.length; k++) table.setStored(pages[k]!, kind, record, slotOf(extent, k), crcs[k]!, ALL_LEVELS);
+  const { record, slots, pages, crcs } = extent;
+  const before = table.stateOf(pages.filter((page) => table.isStored(page)));
+  for (let k = 0; k < pages.length; k++) table.setStored(pages[k]!, kind, record, slots[k]!, crcs[k]!, ALL_LEVELS);
   return stateOf(table.number, pages, crcs) - before;
 }
 
@@ -197,7 +193,7 @@ function storeAttachment(captured: CapturedAttachment, pending: Pending, before:
   const extents = pending.segmentsOf(captured.slot).map(({ extents: [extent], crcs }) => {
     const pages = Uint32Array.from(crcs, (_, k) => first + k);
     first += crcs.length;
-    return { record: extent!.record, count: crcs.length, pages, crcs };
+    return { record: extent!.record, count: crcs.length, slots: allSlots(crcs.length), pages, crcs };
   });
-  return { name, byteLength, sha256, extents };
+  return { name, byteLength, sha256, extents: StoredExtents.of(extents) };
 }

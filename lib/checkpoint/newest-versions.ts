@@ -1,6 +1,6 @@
 import { ExtentKind } from '../chain/extent-kind.js';
 import { concat } from '../chain/runs.js';
-import type { StoredExtent } from '../chain/stored-extents.js';
+import { allSlots, type StoredExtent } from '../chain/stored-extents.js';
 import { PageKind, type Slice } from '../engine/protocol.js';
 import type { PendingSegment } from './session.js';
 
@@ -77,8 +77,9 @@ function addSegment(newest: NewestVersions, segment: PendingSegment, pages: Uint
       newest.superseded.push(record);
       continue;
     }
-    const extent: StoredExtent = { record, count: slots.length, pages: at(pages, live), crcs: at(crcs, live) };
-    if (live.length < slots.length) extent.slots = Uint8Array.from(indices(slots, (k) => counts[k] === 1));
+    const count = slots.length;
+    const counting = live.length === count ? allSlots(count) : Uint8Array.from(indices(slots, (k) => counts[k] === 1));
+    const extent: StoredExtent = { record, count, slots: counting, pages: at(pages, live), crcs: at(crcs, live) };
     (kind === ExtentKind.full ? newest.extents : newest.deltas).push(extent);
   }
 }

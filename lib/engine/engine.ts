@@ -1,5 +1,5 @@
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
-import { OLDER_VERSION_BYTES } from '../chain/older-versions.js';
+import { VERSION_BYTES } from '../chain/version-columns.js';
 import { upkeep, warn } from '../diagnostics.js';
 import { fromPlain, TidemarkError } from '../errors.js';
 import { addon, SEGMENT_STRIDE } from '../kernel/addon.js';
@@ -256,7 +256,7 @@ export class Engine {
 
   /** @internal How many deltas a page may have. None while the lists of versions take their share of the shadows' memory: pages that are stored full make them shorter. */
   get maxDeltas(): number {
-    return this.#olderVersions * OLDER_VERSION_BYTES < this.#shadowBytes / LISTS_SHARE ? this.#options.maxDeltas : 0;
+    return this.#olderVersions * VERSION_BYTES < this.#shadowBytes / LISTS_SHARE ? this.#options.maxDeltas : 0;
   }
 
   /** @internal The page tables of a checkpointer keep so many versions below the newest ones. */

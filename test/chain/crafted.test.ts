@@ -3,6 +3,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeManifest, encodeManifest, type RegionChange } from '../../lib/chain/manifest.js';
 import { Kind, openRecord, packRecord } from '../../lib/chain/record.js';
+import { StoredExtents } from '../../lib/chain/stored-extents.js';
 import { Checkpointer, CheckpointStore, Region } from '../../lib/index.js';
 import { bytesOf, range, stamp, withCheckpointer } from '../support/kit.js';
 import { code, logEntries, PAGE, withDatabase, withFolder } from './support.js';
@@ -52,11 +53,23 @@ async function assertRefused(id: number, change: (region: RegionChange) => void)
 }
 
 /** Each page in an extent of its own, all of which are the first slot of one record. */
-function inOneSlot(extents: RegionChange['extents']): RegionChange['extents'] {
-  const { record } = extents[0]!;
-  return extents.flatMap(({ pages, crcs }) =>
-    Array.from(pages, (page, k) => ({ record, count: 1, pages: Uint32Array.of(page), crcs: crcs.slice(k, k + 1) })),
+function inOneSlot({ records, pages, crcs }: StoredExtents): StoredExtents {
+  const slots = Uint8Array.of(0);
+  return StoredExtents.of(
+    Array.from(pages, (page, k) => ({
+      record: records[0]!,
+      count: 1,
+      slots,
+      pages: Uint32Array.of(page),
+      crcs: crcs.slice(k, k + 1),
+    })),
   );
+}
+
+const NOTHING = StoredExtents.of([]);
+
+function repeated(extents: StoredExtents, times: number): StoredExtents {
+  return StoredExtents.of(Array.from({ length: times }, () => [...extents]).flat());
 }
 
 describe('chain: manifests that say what cannot be', () => {
@@ -72,21 +85,23 @@ describe('chain: manifests that say what cannot be', () => {
 
   it('deltas as full pages', () =>
     assertRefused(2, (region) => {
-      region.extents = region.deltas.splice(0);
+      region.extents = region.deltas;
+      region.deltas = NOTHING;
     }));
 
   it('full pages as deltas, on nothing', () =>
     assertRefused(1, (region) => {
-      region.deltas = region.extents.splice(0);
+      region.deltas = region.extents;
+      region.extents = NOTHING;
     }));
 
   it('the same deltas twice, so that they cancel', () =>
     assertRefused(2, (region) => {
-      region.deltas = [...region.deltas, ...region.deltas];
+      region.deltas = repeated(region.deltas, 2);
     }));
 
   it('more deltas on a page than anybody writes', () =>
     assertRefused(2, (region) => {
-      region.deltas = Array.from({ length: 70 }, () => region.deltas).flat();
+      region.deltas = repeated(region.deltas, 70);
     }));
 });

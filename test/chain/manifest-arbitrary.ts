@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import type { Manifest, RegionChange, StoredAttachment } from '../../lib/chain/manifest.js';
 import { toRuns } from '../../lib/chain/runs.js';
+import { allSlots, type StoredExtent, StoredExtents } from '../../lib/chain/stored-extents.js';
 
 const PAGE = 4096;
-const recordNumber = fc.oneof(fc.integer({ min: 1, max: 1000 }), fc.integer({ min: 2 ** 32 - 5, max: 2 ** 48 - 1 }));
+const recordNumber = fc.oneof(fc.integer({ min: 1, max: 1000 }), fc.integer({ min: 2 ** 32 - 5, max: 2 ** 48 - 700 }));
 const word = fc.integer({ min: 0, max: 0xffff_ffff });
 const uid = fc.uint8Array({ minLength: 16, maxLength: 16 }).map((bytes) => Buffer.from(bytes).toString('hex'));
 const state = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
@@ -30,24 +31,25 @@ const region: fc.Arbitrary<RegionChange> = fc
     const chosen = fates.slice(0, pageCount);
     const pages = Uint32Array.from(chosen.flatMap((fate, page) => (fate === 1 ? [page] : [])));
     const zeros = toRuns(Uint32Array.from(chosen.flatMap((fate, page) => (fate === 2 ? [page] : []))));
-    const extents: RegionChange['extents'] = [];
+    const extents: StoredExtent[] = [];
     for (let at = 0, k = 0; at < pages.length; k++) {
       const live = Math.min(cuts[k % cuts.length]!, pages.length - at);
       const own = pages.slice(at, at + live);
-      const extent = { record: records[k % records.length]!, count: live, pages: own };
+      const record = records[k % records.length]!;
       // Some have slots that do not count.
       const slots = Uint8Array.from(own, (_, slot) => slot * (1 + (live < 86 ? k % 3 : 0)) + (live < 86 ? k % 2 : 0));
       const crcs = own.map((page) => Math.imul(page + 1, crc) >>> 0);
       const count = slots.at(-1)! + 1 + (live < 86 ? k % 2 : 0);
-      extents.push(count === live ? { ...extent, crcs } : { ...extent, count, slots, crcs });
+      extents.push({ record, count, slots, pages: own, crcs });
       at += live;
     }
     // What was taken ahead is not in the order of its pages.
     if (cut % 2 === 1) extents.reverse();
     const byteLength = pageCount * PAGE;
     // Some of them hold deltas.
-    const deltas = extents.splice(0, cut % 5);
-    return { number, name, byteLength, length: Math.max(0, byteLength - cut), zeros, extents, deltas, unchangedPages };
+    const deltas = StoredExtents.of(extents.splice(0, cut % 5));
+    const length = Math.max(0, byteLength - cut);
+    return { number, name, byteLength, length, zeros, extents: StoredExtents.of(extents), deltas, unchangedPages };
   });
 
 const attachment: fc.Arbitrary<StoredAttachment> = fc
@@ -59,13 +61,14 @@ const attachment: fc.Arbitrary<StoredAttachment> = fc
     crc: word,
   })
   .map(({ name, byteLength, sha256, record, crc }) => {
-    const extents: StoredAttachment['extents'] = [];
+    const extents: StoredExtent[] = [];
     const all = Math.ceil(byteLength / PAGE);
     for (let at = 0; at < all; at += 256) {
       const pages = Uint32Array.from({ length: Math.min(256, all - at) }, (_, k) => at + k);
-      extents.push({ record: record + at, count: pages.length, pages, crcs: pages.map((page) => Math.imul(page, crc) >>> 0) });
+      const crcs = pages.map((page) => Math.imul(page, crc) >>> 0);
+      extents.push({ record: record + at, count: pages.length, slots: allSlots(pages.length), pages, crcs });
     }
-    return { name, byteLength, sha256, extents };
+    return { name, byteLength, sha256, extents: StoredExtents.of(extents) };
   });
 
 export const manifest: fc.Arbitrary<Manifest> = fc

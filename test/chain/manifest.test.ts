@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { ByteReader, ByteWriter } from '../../lib/chain/bytes.js';
 import { addState, decodeManifest, encodeManifest, stateOf, storedPages, uidBytes } from '../../lib/chain/manifest.js';
-import { readExtents, writeExtents } from '../../lib/chain/stored-extents.js';
+import { allSlots, readExtents, StoredExtents, writeExtents } from '../../lib/chain/stored-extents.js';
 import { manifest } from './manifest-arbitrary.js';
 import { code } from './support.js';
 
@@ -101,13 +101,14 @@ describe('chain: manifest', () => {
     const whole = Array.from({ length: 200 }, (_, k) => ({
       record: k + 1,
       count: 256,
+      slots: allSlots(256),
       pages: Uint32Array.from({ length: 256 }, (_, page) => k * 256 + page),
       crcs: new Uint32Array(256),
     }));
     const out = new ByteWriter();
-    writeExtents(out, whole);
+    writeExtents(out, StoredExtents.of(whole));
     const encoded = out.bytes().slice();
-    const read = (bytes: Uint8Array) => readExtents(new ByteReader(bytes, 'the test'), 200 * 256, 'the test');
+    const read = (bytes: Uint8Array) => readExtents(new ByteReader(bytes, 'the test'), 200 * 256);
     assert.equal(read(encoded).length, 200);
     assert.throws(() => read(encoded.subarray(0, encoded.length - 200 * 128 * 4)), /claims \d+ pages/);
   });

@@ -24,7 +24,7 @@ async function manifestOf(store: SampleStore, id: number): Promise<{ entry: Entr
 
 async function removeExtent(store: SampleStore, id: number): Promise<void> {
   const { manifest } = await manifestOf(store, id);
-  await changeLog(store, (db) => db.del(recordKey(manifest.regions[0]!.extents[0]!.record, Kind.extent)));
+  await changeLog(store, (db) => db.del(recordKey(manifest.regions[0]!.extents.records[0]!, Kind.extent)));
 }
 
 async function removeManifest(store: SampleStore, id: number): Promise<void> {

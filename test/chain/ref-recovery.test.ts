@@ -111,7 +111,7 @@ describe('chain: recovery of names', () => {
         const manifest = (await logEntries(store.path)).filter(({ kind }) => kind === Kind.manifest).at(-1)!;
         const payload = openRecord(manifest.value, Kind.manifest, manifest.number, manifest.value.slice(24, 40));
         const { extents } = decodeManifest(payload, manifest.number).regions[0]!;
-        await changeLog(store, (db) => db.del(recordKey(extents[0]!.record, Kind.extent)));
+        await changeLog(store, (db) => db.del(recordKey(extents.records[0]!, Kind.extent)));
         // That of before: it does not know what was durable later.
         store.putBack('index');
         if (index === 'deleted') rmSync(join(store.path, 'index'), { recursive: true });
@@ -128,7 +128,7 @@ describe('chain: recovery of names', () => {
         const manifest = (await logEntries(store.path)).filter(({ kind }) => kind === Kind.manifest).at(-1)!;
         const payload = openRecord(manifest.value, Kind.manifest, manifest.number, manifest.value.slice(24, 40));
         const { extents } = decodeManifest(payload, manifest.number).regions[0]!;
-        await changeLog(store, (db) => db.del(recordKey(extents[0]!.record, Kind.extent)));
+        await changeLog(store, (db) => db.del(recordKey(extents.records[0]!, Kind.extent)));
         store.putBack('index');
         if (index === 'deleted') rmSync(join(store.path, 'index'), { recursive: true });
         await withStore(store, async (opened) => {

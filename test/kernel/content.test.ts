@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict';
-import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES, SEGMENT_STRIDE } from '../../lib/kernel/addon.js';
+import {
+  addon,
+  type LoadingColumns,
+  PAGE_SIZE,
+  SEGMENT_HEADROOM,
+  SEGMENT_PAGES,
+  SEGMENT_STRIDE,
+} from '../../lib/kernel/addon.js';
 import { userfaultfdVerbs } from '../userfaultfd/verbs.js';
 import { Helper, Memory, peek, random, scan, toRuns, tracked, withRegion } from './support.js';
 
 const page = (view: Uint8Array, number: number): Uint8Array => view.subarray(number * PAGE_SIZE, (number + 1) * PAGE_SIZE);
+
+/** What versions are added to: nothing. */
+function loading(): LoadingColumns {
+  return [new Uint8Array(), new Uint8Array(), new Uint32Array(), new Uint32Array(), new Uint8Array(), new Uint32Array(3)];
+}
 
 describe('kernel: fill and zero', () => {
   it('fills fresh, present, dirty, read and zeroed pages: content right, nothing dirty, everything armed', () => {
@@ -296,6 +308,28 @@ describe('kernel: types of arguments', () => {
         exiting: [0],
         pagesOfKind: [new Uint8Array(), 0],
         pick: [new Uint32Array(), new Uint32Array()],
+        tableSum: [0, new Uint8Array()],
+        decodeExtents: [Uint8Array.of(0), 0, 1],
+        tableAddExtents: [
+          ...loading(),
+          0,
+          2,
+          new Float64Array(),
+          new Uint32Array(),
+          new Uint32Array(),
+          new Uint8Array(),
+          new Uint32Array(),
+        ],
+        tableAddRuns: [
+          ...loading(),
+          0,
+          new Uint32Array(),
+          new Uint32Array(),
+          new Uint8Array(),
+          new Float64Array(),
+          new Uint8Array(),
+          new Uint32Array(),
+        ],
         ringCreate: [1],
         ringJoin: [1],
         ringAcquire: [1, 1, 1],
@@ -358,6 +392,7 @@ describe('kernel: types of arguments', () => {
         for (let i = 0; i < args.length; i++) {
           for (const value of bad) {
             if (typeof value === typeof args[i] && ['string', 'function'].includes(typeof value)) continue;
+            if (value instanceof Float64Array && args[i] instanceof Float64Array) continue;
             const wrong = args.with(i, value);
             assert.throws(
               () => verbs[name]?.(...wrong),

@@ -1,0 +1,267 @@
+#include <cstdint>
+
+#include "api.h"
+#include "args.h"
+#include "errors.h"
+
+// The loops over page tables (lib/chain/page-table.ts): in JavaScript they are slow in a thread that has just started, and a lazy restore waits for them.
+
+namespace tidemark {
+
+namespace {
+enum Kind : uint8_t { kAbsent = 0, kZero = 1, kFull = 2, kDelta = 3 };
+constexpr uint8_t kKindMask = 0x0f;
+constexpr size_t kVersionBytes = 12;
+constexpr uint8_t kMostOlder = 64;
+constexpr double kHigh = 4294967296.0;
+
+/** Versions field by field, as lib/chain/version-columns.ts lays them out. */
+struct Versions {
+  explicit Versions(Span<uint8_t> bytes)
+      : count(bytes.length / kVersionBytes),
+        extra(reinterpret_cast<uint32_t*>(bytes.data)),
+        recordLow(extra + count),
+        recordHigh(reinterpret_cast<uint16_t*>(recordLow + count)),
+        slot(reinterpret_cast<uint8_t*>(recordHigh + count)),
+        state(slot + count) {
+    if (bytes.length % kVersionBytes != 0 || reinterpret_cast<uintptr_t>(bytes.data) % alignof(uint32_t) != 0)
+      throw ArgumentError(ArgumentError::kRange, "versions must be whole and aligned");
+  }
+
+  uint8_t kind(size_t at) const { return state[at] & kKindMask; }
+
+  void set(size_t at, uint8_t kind, double record, uint8_t slotOfPage, uint32_t extraOfPage, uint8_t levels) {
+    const auto number = static_cast<uint64_t>(record);
+    extra[at] = extraOfPage;
+    recordLow[at] = static_cast<uint32_t>(number);
+    recordHigh[at] = static_cast<uint16_t>(number >> 32);
+    slot[at] = slotOfPage;
+    state[at] = static_cast<uint8_t>(kind | levels << 4);
+  }
+
+  size_t count;
+  /** The CRC32C of a newest version, the next node of an older one. */
+  uint32_t* extra;
+  uint32_t* recordLow;
+  uint16_t* recordHigh;
+  uint8_t* slot;
+  uint8_t* state;
+};
+
+/** A page table that is filled from the newest checkpoint to the oldest: a page takes versions until it has a full one. */
+class Loading {
+ public:
+  enum class Put { kDone, kTooDeep, kNoRoom };
+
+  explicit Loading(const Args& args)
+      : table_(args.bytes(0, "table")),
+        pool_(args.bytes(1, "pool")),
+        first_(args.words(2, "first")),
+        last_(args.words(3, "last")),
+        counts_(args.bytes(4, "counts")),
+        counters_(args.words(5, "counters")),
+        levels_(static_cast<uint8_t>(args.integer(6, "levels", 15))),
+        done_(counters_.length == 3 ? counters_.data[2] : 0) {
+    if (counters_.length != 3 || last_.length != first_.length || counts_.length != first_.length)
+      throw ArgumentError(ArgumentError::kRange, "lists must be of the same length, and the counters three");
+  }
+
+  /** Pages behind it belong to a region that was longer. */
+  size_t pageCount() const { return table_.count; }
+
+  /** In the order in which an earlier call that ran out of room had them. */
+  Put put(uint32_t page, uint8_t kind, double record, uint8_t slot, uint32_t crc) {
+    if (seen_ < done_) return seen_++, Put::kDone;
+    const uint8_t known = table_.kind(page);
+    Put result = Put::kDone;
+    if (known == kAbsent) {
+      table_.set(page, kind, record, slot, crc, levels_);
+      if (kind == kDelta) counters_.data[1]++;
+    } else if (known == kDelta && kind != kZero) {
+      result = append(page, kind, record, slot);
+    }
+    if (result == Put::kDone) seen_++;
+    return result;
+  }
+
+  Napi::Value result(Napi::Env env, Put put, uint32_t page) {
+    counters_.data[2] = put == Put::kNoRoom ? seen_ : 0;
+    return Napi::Number::New(env, put == Put::kNoRoom ? kNoRoom : page);
+  }
+
+ private:
+  static constexpr double kNoRoom = -1;
+
+  Put append(uint32_t page, uint8_t kind, double record, uint8_t slot) {
+    if (page >= first_.length) return Put::kNoRoom;
+    const uint32_t last = last_.data[page];
+    if (last >= pool_.count) throw ArgumentError(ArgumentError::kRange, "lists must lie within the pool");
+    if (last != 0 && pool_.kind(last) == kFull) return Put::kDone;
+    if (counts_.data[page] == kMostOlder) return Put::kTooDeep;
+    const uint32_t node = counters_.data[0];
+    if (node >= pool_.count) return Put::kNoRoom;
+    counters_.data[0]++;
+    pool_.set(node, kind, record, slot, 0, levels_);
+    if (last == 0) first_.data[page] = node;
+    else pool_.extra[last] = node;
+    last_.data[page] = node;
+    counts_.data[page]++;
+    if (kind == kFull) counters_.data[1]--;
+    return Put::kDone;
+  }
+
+  Versions table_;
+  Versions pool_;
+  Span<uint32_t> first_;
+  Span<uint32_t> last_;
+  Span<uint8_t> counts_;
+  Span<uint32_t> counters_;
+  uint8_t levels_;
+  /** Versions that an earlier call has added, and that this one has been given. */
+  uint32_t done_;
+  uint32_t seen_ = 0;
+};
+
+bool isRecord(double number) { return number >= 0 && number < 65536 * kHigh; }
+
+void checkRecord(double number) {
+  if (!isRecord(number)) throw ArgumentError(ArgumentError::kRange, "records must be numbers of records");
+}
+
+Napi::Value tableAddExtents(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  Loading table(args);
+  const auto kind = static_cast<uint8_t>(args.integer(7, "kind", kDelta));
+  const Span<double> records = args.doubles(8, "records");
+  const Span<uint32_t> ends = args.words(9, "ends");
+  const Span<uint32_t> pages = args.words(10, "pages");
+  const Span<uint8_t> slots = args.bytes(11, "slots");
+  const Span<uint32_t> crcs = args.words(12, "crcs");
+  if (kind < kFull) throw ArgumentError(ArgumentError::kRange, "kind must be one of a stored version");
+  if (records.length != ends.length || slots.length != pages.length || crcs.length != pages.length)
+    throw ArgumentError(ArgumentError::kRange, "the columns must be of the same length");
+  size_t at = 0;
+  for (size_t k = 0; k < ends.length; k++) {
+    checkRecord(records.data[k]);
+    const size_t end = ends.data[k];
+    if (end > pages.length) throw ArgumentError(ArgumentError::kRange, "ends must lie within the pages");
+    for (; at < end; at++) {
+      const uint32_t page = pages.data[at];
+      if (page >= table.pageCount()) continue;
+      const Loading::Put put = table.put(page, kind, records.data[k], slots.data[at], crcs.data[at]);
+      if (put != Loading::Put::kDone) return table.result(info.Env(), put, page);
+    }
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value tableAddRuns(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  Loading table(args);
+  const Span<uint32_t> firsts = args.words(7, "firsts");
+  const Span<uint32_t> lengths = args.words(8, "lengths");
+  const Span<uint8_t> kinds = args.bytes(9, "kinds");
+  const Span<double> records = args.doubles(10, "records");
+  const Span<uint8_t> slots = args.bytes(11, "slots");
+  const Span<uint32_t> crcs = args.words(12, "crcs");
+  const size_t runs = firsts.length;
+  if (lengths.length != runs || kinds.length != runs || records.length != runs || slots.length != runs)
+    throw ArgumentError(ArgumentError::kRange, "the columns must be of the same length");
+  size_t stored = 0;
+  for (size_t k = 0; k < runs; k++) {
+    const uint8_t kind = kinds.data[k];
+    if (kind < kZero || kind > kDelta) throw ArgumentError(ArgumentError::kRange, "kinds must be of versions");
+    checkRecord(records.data[k]);
+    for (uint64_t j = 0; j < lengths.data[k]; j++) {
+      const uint64_t page = firsts.data[k] + j;
+      if (page >= table.pageCount()) break;
+      const uint32_t crc = kind != kZero && stored + j < crcs.length ? crcs.data[stored + j] : 0;
+      const Loading::Put put = table.put(static_cast<uint32_t>(page), kind, records.data[k], static_cast<uint8_t>(slots.data[k] + j), crc);
+      if (put != Loading::Put::kDone) return table.result(info.Env(), put, static_cast<uint32_t>(page));
+    }
+    if (kind != kZero) stored += lengths.data[k];
+  }
+  return info.Env().Undefined();
+}
+
+/** The finaliser of splitmix64. */
+uint64_t mix64(uint64_t x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111eb;
+  return x ^ x >> 31;
+}
+
+/** What versions of a region contribute to the state of a chain (docs/format.md). */
+class StateSum {
+ public:
+  explicit StateSum(uint64_t region) : salt_((region + 1) * 0x9e3779b97f4a7c15) {}
+  void add(size_t page, uint32_t crc) { sum_ += mix64((static_cast<uint64_t>(page) << 32 | crc) + salt_); }
+  Napi::Value value(Napi::Env env) const { return Napi::BigInt::New(env, sum_); }
+
+ private:
+  uint64_t salt_;
+  uint64_t sum_ = 0;
+};
+
+Napi::Value stateSum(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  StateSum sum(args.integer(0, "region", UINT32_MAX));
+  const Span<uint32_t> pages = args.words(1, "pages");
+  const Span<uint32_t> crcs = args.words(2, "crcs");
+  if (pages.length != crcs.length) throw ArgumentError(ArgumentError::kRange, "pages and crcs must be of the same length");
+  for (size_t k = 0; k < pages.length; k++) sum.add(pages.data[k], crcs.data[k]);
+  return sum.value(info.Env());
+}
+
+Napi::Value tableSum(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  StateSum sum(args.integer(0, "region", UINT32_MAX));
+  const Versions table(args.bytes(1, "table"));
+  for (size_t page = 0; page < table.count; page++) {
+    if (table.kind(page) >= kFull) sum.add(page, table.extra[page]);
+  }
+  return sum.value(info.Env());
+}
+
+Napi::Value pagesOfKind(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const Span<uint8_t> states = args.bytes(0, "states");
+  const uint64_t least = args.integer(1, "least", 15);
+  const auto isWanted = [&](size_t page) { return (states.data[page] & kKindMask) >= least; };
+  size_t count = 0;
+  for (size_t page = 0; page < states.length; page++) count += isWanted(page);
+  Napi::Uint32Array pages = Napi::Uint32Array::New(info.Env(), count);
+  uint32_t* out = pages.Data();
+  size_t at = 0;
+  for (size_t page = 0; page < states.length && at < count; page++) {
+    if (isWanted(page)) out[at++] = static_cast<uint32_t>(page);
+  }
+  return pages;
+}
+
+Napi::Value pick(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const Span<uint32_t> words = args.words(0, "words");
+  const Span<uint32_t> indices = args.words(1, "indices");
+  Napi::Uint32Array picked = Napi::Uint32Array::New(info.Env(), indices.length);
+  for (size_t k = 0; k < indices.length; k++) {
+    const uint32_t index = indices.data[k];
+    if (index >= words.length) throw ArgumentError(ArgumentError::kRange, "indices must lie within words");
+    picked.Data()[k] = words.data[index];
+  }
+  return picked;
+}
+}  // namespace
+
+void definePageTable(Napi::Object exports) {
+  define<tableAddExtents>(exports, "tableAddExtents");
+  define<tableAddRuns>(exports, "tableAddRuns");
+  define<tableSum>(exports, "tableSum");
+  define<stateSum>(exports, "stateSum");
+  define<pagesOfKind>(exports, "pagesOfKind");
+  define<pick>(exports, "pick");
+}
+
+}  // namespace tidemark

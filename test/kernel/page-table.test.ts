@@ -1,0 +1,187 @@
+import assert from 'node:assert/strict';
+import { ByteWriter } from '../../lib/chain/bytes.js';
+import { OlderVersions } from '../../lib/chain/older-versions.js';
+import { Version } from '../../lib/chain/page-table.js';
+import { VersionColumns } from '../../lib/chain/version-columns.js';
+import { addon, type LoadingColumns, NO_ROOM } from '../../lib/kernel/addon.js';
+
+const FULL = Version.full;
+const DELTA = Version.delta;
+const words = (...values: number[]) => Uint32Array.from(values);
+const bytes = (...values: number[]) => Uint8Array.from(values);
+
+/** Room for some pages, with lists for as many, and for nodes. */
+function columns(pages: number, nodes: number): LoadingColumns {
+  const lists = new Uint32Array(pages);
+  return [
+    new VersionColumns(pages).bytes,
+    new VersionColumns(nodes).bytes,
+    lists,
+    lists.slice(),
+    new Uint8Array(pages),
+    words(1, 0, 0),
+  ];
+}
+
+/** Adds one extent of these pages. */
+function add(to: LoadingColumns, kind: number, record: number, pages: number[]): number | undefined {
+  const list = Uint32Array.from(pages);
+  return addon().tableAddExtents(
+    ...to,
+    0,
+    kind,
+    Float64Array.of(record),
+    words(pages.length),
+    list,
+    new Uint8Array(pages.length),
+    list,
+  );
+}
+
+function addRun(to: LoadingColumns, first: number, length: number, kind: number, slot = 0): number | undefined {
+  return addon().tableAddRuns(...to, 0, words(first), words(length), bytes(kind), Float64Array.of(9), bytes(slot), words());
+}
+
+describe('kernel: page tables', () => {
+  it('leaves pages behind the table alone', () => {
+    const table = columns(4, 4);
+    const behind = new Uint8Array(table[0].buffer).slice();
+    assert.equal(add(table, FULL, 7, [4, 2 ** 32 - 1]), undefined);
+    assert.equal(addRun(table, 4, 2 ** 32 - 1, FULL), undefined);
+    assert.equal(addRun(table, 2 ** 32 - 1, 2 ** 32 - 1, Version.zero), undefined);
+    assert.deepEqual(new Uint8Array(table[0].buffer), behind);
+    assert.equal(addRun(table, 3, 2 ** 32 - 1, FULL), undefined);
+    assert.deepEqual([...addon().pagesOfKind(table[0].subarray(44), FULL)], [3]);
+  });
+
+  it('stops where there is no room, and goes on from there', () => {
+    const table = columns(3, 2);
+    assert.equal(add(table, DELTA, 9, [0, 1, 2]), undefined);
+    // Node 0 is none: there is room for one.
+    assert.equal(add(table, DELTA, 8, [0, 1, 2]), NO_ROOM);
+    assert.deepEqual([...table[5]], [2, 3, 1]);
+    assert.equal(add(table, DELTA, 8, [0, 1, 2]), NO_ROOM);
+    assert.deepEqual([...table[5]], [2, 3, 1]);
+    const pool = new VersionColumns(10);
+    pool.set(1, 8, 0, 0, DELTA);
+    table[1] = pool.bytes;
+    assert.equal(add(table, DELTA, 8, [0, 1, 2]), undefined);
+    assert.deepEqual([pool.record(1), pool.record(2), pool.record(3), pool.record(4)], [8, 8, 8, 0]);
+    table[5][2] = 0;
+    assert.equal(add(table, FULL, 7, [0, 1, 2]), undefined);
+    assert.deepEqual([...table[5]], [7, 0, 0]);
+    // All have one: nothing is added any more.
+    assert.equal(add(table, FULL, 6, [0, 1, 2]), undefined);
+    assert.deepEqual([...table[5]], [7, 0, 0]);
+  });
+
+  it('needs no lists while no page has a second version', () => {
+    const table = columns(3, 0);
+    table[2] = table[3] = words();
+    table[4] = bytes();
+    assert.equal(add(table, DELTA, 9, [0, 1]), undefined);
+    assert.equal(add(table, DELTA, 8, [2, 1]), NO_ROOM);
+    assert.deepEqual([...table[5]], [1, 3, 1]);
+  });
+
+  it('names a page with more deltas than there may be', () => {
+    const table = columns(3, 100);
+    for (let k = 0; k < 65; k++) assert.equal(add(table, DELTA, 100 - k, [1]), undefined);
+    assert.equal(add(table, DELTA, 1, [1]), 1);
+    assert.equal(addRun(table, 0, 3, DELTA), 1);
+  });
+
+  it('goes on by itself, also where a page is in a list many times', () => {
+    const newest = new VersionColumns(300);
+    const older = new OlderVersions(300);
+    const pages = Uint32Array.from({ length: 300 * 40 }, (_, k) => Math.floor(k / 40));
+    const ends = words(pages.length);
+    const slots = new Uint8Array(pages.length);
+    const added = older.load(newest, (to) =>
+      addon().tableAddExtents(...to, 0, DELTA, Float64Array.of(5), ends, pages, slots, pages),
+    );
+    assert.equal(added, undefined);
+    assert.deepEqual([older.size, older.open], [300 * 39, 300]);
+    assert.equal(older.count(299), 39);
+  });
+
+  it('checks columns', () => {
+    const table = columns(4, 4);
+    const extents = (records: number[], ends: number[], pages: number[], slots = pages.length, crcs = pages.length) =>
+      addon().tableAddExtents(
+        ...table,
+        0,
+        FULL,
+        Float64Array.from(records),
+        Uint32Array.from(ends),
+        Uint32Array.from(pages),
+        new Uint8Array(slots),
+        new Uint32Array(crcs),
+      );
+    assert.equal(extents([1], [2], [0, 1]), undefined);
+    assert.throws(() => extents([1], [3], [0, 1]), RangeError);
+    assert.throws(() => extents([1, 2], [2], [0, 1]), RangeError);
+    assert.throws(() => extents([1], [2], [0, 1], 1), RangeError);
+    assert.throws(() => extents([1], [2], [0, 1], 2, 1), RangeError);
+    for (const record of [-1, NaN, Infinity, 2 ** 48]) assert.throws(() => extents([record], [2], [0, 1]), RangeError);
+    for (const kind of [0, 1, 4]) assert.throws(() => add(table, kind, 1, [0]), RangeError);
+    for (const kind of [0, 4, 255]) assert.throws(() => addRun(table, 0, 1, kind), RangeError);
+    const wrong = (index: number, value: unknown) =>
+      table.with(index as 0, value as Uint8Array) as unknown as ReturnType<typeof columns>;
+    for (const [index, value] of [
+      [0, new Uint8Array(13)],
+      [0, new Uint8Array(16).subarray(1, 13)],
+      [1, new Uint8Array(11)],
+      [3, new Uint32Array(3)],
+      [4, new Uint8Array(5)],
+      [5, new Uint32Array(2)],
+    ] as const)
+      assert.throws(() => add(wrong(index, value), FULL, 1, [0]), RangeError, `argument ${index}`);
+    assert.throws(() => addon().tableSum(0, new Uint8Array(13)), RangeError);
+    const lists = columns(1, 2);
+    lists[3][0] = 77;
+    add(lists, DELTA, 2, [0]);
+    assert.throws(() => add(lists, DELTA, 1, [0]), RangeError);
+  });
+
+  it('says what is wrong with a list of extents', () => {
+    const list = (...fields: number[]) => {
+      const out = new ByteWriter();
+      for (const field of fields) out.varint(field);
+      return out.bytes().slice();
+    };
+    const decode = (encoded: Uint8Array, pageCount = 100) => addon().decodeExtents(encoded, 0, pageCount);
+    assert.equal(typeof decode(list(0)), 'object');
+    // Signed numbers are twice as large: record 5, 3 slots of which slot 1 does not count, pages 10 and 12.
+    const good = [1, 10, 3, 1, 1, 1, 20, 2, 0, 1, 1, 1];
+    const decoded = decode(Uint8Array.from([...list(...good), ...new Uint8Array(8).fill(7)]));
+    assert.ok(typeof decoded === 'object');
+    assert.deepEqual(
+      [...decoded.pages, ...decoded.slots, ...decoded.counts, ...decoded.records, ...decoded.ends],
+      [10, 12, 0, 2, 3, 5, 2],
+    );
+    assert.deepEqual([decoded.next, ...decoded.crcs], [20, 0x07070707, 0x07070707]);
+    for (const [fields, why] of [
+      [[9], /claims 9 extents/],
+      [[1, 0, 3, 0, 0, 0, 0, 0], /names an extent of 3 pages, record 0/],
+      [[1, 2, 257, 0, 0, 0, 0, 0], /names an extent of 257 pages/],
+      [[1, 2, 0, 0, 0, 0, 0, 0], /names an extent of 0 pages/],
+      [[1, 2, 2, 1, 0, 3, 0, 0], /names page 3 of 2/],
+      [[1, 2, 2, 0, 1, 0, 0, 0], /names page -1/],
+      [[1, 2, 2, 0, 0, 1, 0, 101, 0], /names page 101 of 100/],
+      [[1, 2, 2, 0, 0, 1, 0, 257, 0], /names page 257 of/],
+      [[1, 2, 2, 0, 0, 1, 0, 0, 0], /names page 0 of/],
+      [[1, 2, 2, 0, 0, 1, 0, 3, 0], /3 pages in 2 slots/],
+      [[1, 2, 2, 1, 0, 2, 0, 0, 0], /0 pages in 0 slots/],
+      [[1, 2, 2, 0, 0, 1, 0, 2, 0], /claims 2 pages/],
+      [[1, 2, 2, 0, 0], /ends in the middle|claims/],
+    ] as const)
+      assert.match(String(decode(list(...fields), 100)), why, fields.join(' '));
+    assert.match(String(decode(bytes(1, 255, 255, 255, 255, 255, 255, 255, 255, 1))), /too large/);
+    assert.match(String(decode(bytes(1, 255, 255, 255, 255, 255, 255, 255, 127))), /too large/);
+    for (let length = 0; length < 20; length++)
+      assert.equal(typeof decode(Uint8Array.from([...list(...good), ...new Uint8Array(8)]).subarray(0, length)), 'string');
+    assert.throws(() => addon().decodeExtents(bytes(0), 2, 1), RangeError);
+    assert.equal(typeof decode(list(...good, 0, 0, 0, 0, 0, 0, 0, 0), 2 ** 32), 'object');
+  });
+});
