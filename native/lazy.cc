@@ -91,6 +91,7 @@ Runs Region::poisoned(bool drop) {
     for (const Run& run : poisoned) {
       if (madvise(page(run.first), static_cast<size_t>(run.count) * kPageSize, MADV_DONTNEED) != 0) throw SystemError(errno, "madvise(MADV_DONTNEED)");
     }
+    if (residence_ != nullptr) residence_->awaitEvents();
   }
   const std::unique_lock<std::shared_mutex> hold(mutex_);
   lost_.clear();

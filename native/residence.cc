@@ -224,8 +224,10 @@ bool Residence::fetch(const Runs& pages) {
   return any;
 }
 
+void Residence::awaitEvents() { const auto hold = passAlone(); }
+
 void Residence::began() {
-  // The last event of what was dropped has been read, and who read it has let the gate go.
+  // As above; and no later event may be taken for one of these.
   const auto hold = passAlone();
   began_ = true;
 }

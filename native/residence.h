@@ -53,6 +53,8 @@ class Residence {
 
   /** Pages that were touched and are missing, each told once. */
   std::vector<uint32_t> takeFaults();
+  /** What this thread has dropped is known to be: its events have been read, and who read the last one has let the gate go. */
+  void awaitEvents();
   /** What is missing has been dropped. */
   void began();
   /** Has those of the pages that are missing filled, and waits until they are there or poisoned; false where none was. */
