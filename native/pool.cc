@@ -7,7 +7,7 @@
 #include <memory>
 #include <mutex>
 
-#include "errors.h"
+#include "failures.h"
 #include "thread.h"
 
 namespace tidemark {

@@ -6,7 +6,7 @@
 #include <system_error>
 #include <utility>
 
-#include "errors.h"
+#include "failures.h"
 
 namespace tidemark {
 

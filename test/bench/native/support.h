@@ -15,6 +15,7 @@
 // The pool that tidemark copies with: a peer must not lose because it starts threads for every epoch. As source, for a program of the
 // benchmark is one file to the compiler.
 #include "../../../native/pool.cc"
+#include "../../../native/thread.cc"
 
 using tidemark::runParallel;
 
