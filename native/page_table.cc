@@ -1,4 +1,7 @@
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
+#include <numeric>
 
 #include "api.h"
 #include "args.h"
@@ -13,7 +16,6 @@ enum Kind : uint8_t { kAbsent = 0, kZero = 1, kFull = 2, kDelta = 3 };
 constexpr uint8_t kKindMask = 0x0f;
 constexpr size_t kVersionBytes = 12;
 constexpr uint8_t kMostOlder = 64;
-constexpr double kHigh = 4294967296.0;
 
 /** Versions field by field, as lib/chain/version-columns.ts lays them out. */
 struct Versions {
@@ -30,13 +32,12 @@ struct Versions {
 
   uint8_t kind(size_t at) const { return state[at] & kKindMask; }
 
-  void set(size_t at, uint8_t kind, double record, uint8_t slotOfPage, uint32_t extraOfPage, uint8_t levels) {
-    const auto number = static_cast<uint64_t>(record);
+  void set(size_t at, uint64_t record, uint8_t slotOfPage, uint32_t extraOfPage, uint8_t stateOfPage) {
     extra[at] = extraOfPage;
-    recordLow[at] = static_cast<uint32_t>(number);
-    recordHigh[at] = static_cast<uint16_t>(number >> 32);
+    recordLow[at] = static_cast<uint32_t>(record);
+    recordHigh[at] = static_cast<uint16_t>(record >> 32);
     slot[at] = slotOfPage;
-    state[at] = static_cast<uint8_t>(kind | levels << 4);
+    state[at] = stateOfPage;
   }
 
   size_t count;
@@ -46,6 +47,23 @@ struct Versions {
   uint16_t* recordHigh;
   uint8_t* slot;
   uint8_t* state;
+};
+
+/** Pages whose versions lie in consecutive slots of one record. */
+struct VersionRun {
+  uint8_t kind;
+  uint64_t record;
+  uint32_t first;
+  uint32_t length;
+  uint8_t slot;
+  /** Of the pages, 4 bytes each, perhaps not aligned; null: of older versions none are kept. */
+  const uint8_t* crcs;
+
+  uint32_t crc(uint32_t k) const {
+    uint32_t crc = 0;
+    if (crcs != nullptr) std::memcpy(&crc, crcs + static_cast<size_t>(k) * 4, 4);
+    return crc;
+  }
 };
 
 /** A page table that is filled from the newest checkpoint to the oldest: a page takes versions until it has a full one. */
@@ -66,22 +84,17 @@ class Loading {
       throw ArgumentError(ArgumentError::kRange, "lists must be of the same length, and the counters three");
   }
 
-  /** Pages behind it belong to a region that was longer. */
   size_t pageCount() const { return table_.count; }
 
-  /** In the order in which an earlier call that ran out of room had them. */
-  Put put(uint32_t page, uint8_t kind, double record, uint8_t slot, uint32_t crc) {
-    if (seen_ < done_) return seen_++, Put::kDone;
-    const uint8_t known = table_.kind(page);
-    Put result = Put::kDone;
-    if (known == kAbsent) {
-      table_.set(page, kind, record, slot, crc, levels_);
-      if (kind == kDelta) counters_.data[1]++;
-    } else if (known == kDelta && kind != kZero) {
-      result = append(page, kind, record, slot);
+  /** In the order in which an earlier call that ran out of room had them. @param page where it ends early */
+  Put putRun(const VersionRun& run, uint32_t& page) {
+    if (seen_ >= done_ && putUnknown(run)) return Put::kDone;
+    for (uint32_t k = 0; k < run.length; k++) {
+      page = run.first + k;
+      const Put result = put(run, k);
+      if (result != Put::kDone) return result;
     }
-    if (result == Put::kDone) seen_++;
-    return result;
+    return Put::kDone;
   }
 
   Napi::Value result(Napi::Env env, Put put, uint32_t page) {
@@ -92,7 +105,38 @@ class Loading {
  private:
   static constexpr double kNoRoom = -1;
 
-  Put append(uint32_t page, uint8_t kind, double record, uint8_t slot) {
+  /** Where nothing is known of any of them, as in most of a full checkpoint. */
+  bool putUnknown(const VersionRun& run) {
+    const uint8_t* const states = table_.state + run.first;
+    if (std::any_of(states, states + run.length, [](uint8_t state) { return (state & kKindMask) != kAbsent; })) return false;
+    std::fill_n(table_.recordLow + run.first, run.length, static_cast<uint32_t>(run.record));
+    // What is zero is not written: of fresh memory that takes none.
+    if (run.record >> 32 != 0) std::fill_n(table_.recordHigh + run.first, run.length, static_cast<uint16_t>(run.record >> 32));
+    std::iota(table_.slot + run.first, table_.slot + run.first + run.length, run.slot);
+    if (run.crcs != nullptr) std::memcpy(table_.extra + run.first, run.crcs, static_cast<size_t>(run.length) * 4);
+    std::fill_n(table_.state + run.first, run.length, stateOf(run.kind));
+    if (run.kind == kDelta) counters_.data[1] += run.length;
+    seen_ += run.length;
+    return true;
+  }
+
+  Put put(const VersionRun& run, uint32_t k) {
+    if (seen_ < done_) return seen_++, Put::kDone;
+    const uint32_t page = run.first + k;
+    const uint8_t known = table_.kind(page);
+    const auto slot = static_cast<uint8_t>(run.slot + k);
+    Put result = Put::kDone;
+    if (known == kAbsent) {
+      table_.set(page, run.record, slot, run.crc(k), stateOf(run.kind));
+      if (run.kind == kDelta) counters_.data[1]++;
+    } else if (known == kDelta && run.kind != kZero) {
+      result = append(page, run.kind, run.record, slot);
+    }
+    if (result == Put::kDone) seen_++;
+    return result;
+  }
+
+  Put append(uint32_t page, uint8_t kind, uint64_t record, uint8_t slot) {
     if (page >= first_.length) return Put::kNoRoom;
     const uint32_t last = last_.data[page];
     if (last >= pool_.count) throw ArgumentError(ArgumentError::kRange, "lists must lie within the pool");
@@ -101,7 +145,7 @@ class Loading {
     const uint32_t node = counters_.data[0];
     if (node >= pool_.count) return Put::kNoRoom;
     counters_.data[0]++;
-    pool_.set(node, kind, record, slot, 0, levels_);
+    pool_.set(node, record, slot, 0, stateOf(kind));
     if (last == 0) first_.data[page] = node;
     else pool_.extra[last] = node;
     last_.data[page] = node;
@@ -109,6 +153,8 @@ class Loading {
     if (kind == kFull) counters_.data[1]--;
     return Put::kDone;
   }
+
+  uint8_t stateOf(uint8_t kind) const { return static_cast<uint8_t>(kind | levels_ << 4); }
 
   Versions table_;
   Versions pool_;
@@ -122,48 +168,17 @@ class Loading {
   uint32_t seen_ = 0;
 };
 
-bool isRecord(double number) { return number >= 0 && number < 65536 * kHigh; }
-
-void checkRecord(double number) {
-  if (!isRecord(number)) throw ArgumentError(ArgumentError::kRange, "records must be numbers of records");
-}
-
-Napi::Value tableAddExtents(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  Loading table(args);
-  const auto kind = static_cast<uint8_t>(args.integer(7, "kind", kDelta));
-  const Span<double> records = args.doubles(8, "records");
-  const Span<uint32_t> ends = args.words(9, "ends");
-  const Span<uint32_t> pages = args.words(10, "pages");
-  const Span<uint8_t> slots = args.bytes(11, "slots");
-  const Span<uint32_t> crcs = args.words(12, "crcs");
-  if (kind < kFull) throw ArgumentError(ArgumentError::kRange, "kind must be one of a stored version");
-  if (records.length != ends.length || slots.length != pages.length || crcs.length != pages.length)
-    throw ArgumentError(ArgumentError::kRange, "the columns must be of the same length");
-  size_t at = 0;
-  for (size_t k = 0; k < ends.length; k++) {
-    checkRecord(records.data[k]);
-    const size_t end = ends.data[k];
-    if (end > pages.length) throw ArgumentError(ArgumentError::kRange, "ends must lie within the pages");
-    for (; at < end; at++) {
-      const uint32_t page = pages.data[at];
-      if (page >= table.pageCount()) continue;
-      const Loading::Put put = table.put(page, kind, records.data[k], slots.data[at], crcs.data[at]);
-      if (put != Loading::Put::kDone) return table.result(info.Env(), put, page);
-    }
-  }
-  return info.Env().Undefined();
-}
+bool isRecord(double number) { return number >= 0 && number < 65536 * 4294967296.0; }
 
 Napi::Value tableAddRuns(const Napi::CallbackInfo& info) {
   const Args args(info);
   Loading table(args);
-  const Span<uint32_t> firsts = args.words(7, "firsts");
-  const Span<uint32_t> lengths = args.words(8, "lengths");
-  const Span<uint8_t> kinds = args.bytes(9, "kinds");
-  const Span<double> records = args.doubles(10, "records");
+  const Span<uint8_t> kinds = args.bytes(7, "kinds");
+  const Span<double> records = args.doubles(8, "records");
+  const Span<uint32_t> firsts = args.words(9, "firsts");
+  const Span<uint32_t> lengths = args.words(10, "lengths");
   const Span<uint8_t> slots = args.bytes(11, "slots");
-  const Span<uint32_t> crcs = args.words(12, "crcs");
+  const Span<uint8_t> crcs = args.bytes(12, "crcs");
   const size_t runs = firsts.length;
   if (lengths.length != runs || kinds.length != runs || records.length != runs || slots.length != runs)
     throw ArgumentError(ArgumentError::kRange, "the columns must be of the same length");
@@ -171,15 +186,20 @@ Napi::Value tableAddRuns(const Napi::CallbackInfo& info) {
   for (size_t k = 0; k < runs; k++) {
     const uint8_t kind = kinds.data[k];
     if (kind < kZero || kind > kDelta) throw ArgumentError(ArgumentError::kRange, "kinds must be of versions");
-    checkRecord(records.data[k]);
-    for (uint64_t j = 0; j < lengths.data[k]; j++) {
-      const uint64_t page = firsts.data[k] + j;
-      if (page >= table.pageCount()) break;
-      const uint32_t crc = kind != kZero && stored + j < crcs.length ? crcs.data[stored + j] : 0;
-      const Loading::Put put = table.put(static_cast<uint32_t>(page), kind, records.data[k], static_cast<uint8_t>(slots.data[k] + j), crc);
-      if (put != Loading::Put::kDone) return table.result(info.Env(), put, static_cast<uint32_t>(page));
+    if (!isRecord(records.data[k])) throw ArgumentError(ArgumentError::kRange, "records must be numbers of records");
+    VersionRun run{kind, static_cast<uint64_t>(records.data[k]), firsts.data[k], lengths.data[k], slots.data[k], nullptr};
+    if (kind != kZero) {
+      if (crcs.length > 0 && (crcs.length / 4 < stored || crcs.length / 4 - stored < run.length))
+        throw ArgumentError(ArgumentError::kRange, "crcs must be empty, or have one for each page");
+      if (crcs.length > 0) run.crcs = crcs.data + stored * 4;
+      stored += run.length;
     }
-    if (kind != kZero) stored += lengths.data[k];
+    // What lies behind the table belongs to a region that was longer.
+    if (run.first >= table.pageCount()) continue;
+    run.length = static_cast<uint32_t>(std::min<size_t>(run.length, table.pageCount() - run.first));
+    uint32_t page = 0;
+    const Loading::Put put = table.putRun(run, page);
+    if (put != Loading::Put::kDone) return table.result(info.Env(), put, page);
   }
   return info.Env().Undefined();
 }
@@ -256,7 +276,6 @@ Napi::Value pick(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void definePageTable(Napi::Object exports) {
-  define<tableAddExtents>(exports, "tableAddExtents");
   define<tableAddRuns>(exports, "tableAddRuns");
   define<tableSum>(exports, "tableSum");
   define<stateSum>(exports, "stateSum");

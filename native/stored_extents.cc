@@ -1,6 +1,6 @@
-#include <cstring>
-#include <optional>
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "api.h"
@@ -12,7 +12,7 @@
 namespace tidemark {
 
 namespace {
-/** What is in the record cannot be so; becomes a string, not an exception: lib/chain says which record. */
+/** What is in the record cannot be; becomes a string, not an exception: lib/chain says which record. */
 struct Damage {
   std::string what;
 };
@@ -47,12 +47,6 @@ class FieldReader {
   int64_t zigzag() {
     const uint64_t value = varint();
     return value % 2 == 0 ? static_cast<int64_t>(value / 2) : -static_cast<int64_t>((value + 1) / 2);
-  }
-
-  void words(uint32_t* out, size_t count) {
-    if (count * 4 > remaining()) throw Damage{"ends in the middle of a field"};
-    if (count > 0) std::memcpy(out, bytes_.data + at_, count * 4);
-    at_ += count * 4;
   }
 
  private:
@@ -108,44 +102,51 @@ Extent readExtent(FieldReader& read, uint64_t& record, uint64_t& end, uint64_t& 
   return {record, static_cast<uint32_t>(slots), std::move(dead), std::move(pages)};
 }
 
-uint8_t* writeLiveSlots(const Extent& extent, uint8_t* out) {
+/** Pages in consecutive slots of one record. */
+struct Row {
+  uint64_t record;
+  uint32_t first;
+  uint32_t length;
+  uint8_t slot;
+};
+
+void addRows(std::vector<Row>& rows, const Extent& extent) {
   uint32_t slot = 0;
-  for (const Run& dead : extent.dead) {
-    while (slot < dead.first) *out++ = static_cast<uint8_t>(slot++);
-    slot = dead.first + dead.count;
+  auto dead = extent.dead.begin();
+  for (const Run& run : extent.pages) {
+    for (uint32_t done = 0; done < run.count;) {
+      while (dead != extent.dead.end() && dead->first <= slot) slot = std::max(slot, dead->first + dead->count), dead++;
+      const uint32_t until = dead == extent.dead.end() ? extent.slots : dead->first;
+      const uint32_t length = std::min(run.count - done, until - slot);
+      rows.push_back({extent.record, run.first + done, length, static_cast<uint8_t>(slot)});
+      done += length;
+      slot += length;
+    }
   }
-  while (slot < extent.slots) *out++ = static_cast<uint8_t>(slot++);
-  return out;
 }
 
-Napi::Object toColumns(Napi::Env env, const std::vector<Extent>& extents, size_t pageCount, FieldReader& read) {
-  auto records = Napi::Float64Array::New(env, extents.size());
-  auto counts = Napi::Uint16Array::New(env, extents.size());
-  auto ends = Napi::Uint32Array::New(env, extents.size());
-  auto pages = Napi::Uint32Array::New(env, pageCount);
-  auto slots = Napi::Uint8Array::New(env, pageCount);
-  auto crcs = Napi::Uint32Array::New(env, pageCount);
-  uint32_t* page = pages.Data();
-  uint8_t* slot = slots.Data();
-  for (size_t k = 0; k < extents.size(); k++) {
-    const Extent& extent = extents[k];
-    records.Data()[k] = static_cast<double>(extent.record);
-    counts.Data()[k] = static_cast<uint16_t>(extent.slots);
-    for (const Run& run : extent.pages) {
-      for (uint32_t i = 0; i < run.count; i++) *page++ = run.first + i;
-    }
-    slot = writeLiveSlots(extent, slot);
-    ends.Data()[k] = static_cast<uint32_t>(page - pages.Data());
+Napi::Object toColumns(Napi::Env env, const std::vector<Row>& rows, const std::vector<uint16_t>& counts, const std::vector<uint32_t>& ends) {
+  auto records = Napi::Float64Array::New(env, rows.size());
+  auto firsts = Napi::Uint32Array::New(env, rows.size());
+  auto lengths = Napi::Uint32Array::New(env, rows.size());
+  auto slots = Napi::Uint8Array::New(env, rows.size());
+  for (size_t k = 0; k < rows.size(); k++) {
+    records.Data()[k] = static_cast<double>(rows[k].record);
+    firsts.Data()[k] = rows[k].first;
+    lengths.Data()[k] = rows[k].length;
+    slots.Data()[k] = rows[k].slot;
   }
-  read.words(crcs.Data(), pageCount);
+  auto slotCounts = Napi::Uint16Array::New(env, counts.size());
+  auto rowEnds = Napi::Uint32Array::New(env, ends.size());
+  std::copy(counts.begin(), counts.end(), slotCounts.Data());
+  std::copy(ends.begin(), ends.end(), rowEnds.Data());
   Napi::Object columns = Napi::Object::New(env);
   columns.Set("records", records);
-  columns.Set("counts", counts);
-  columns.Set("ends", ends);
-  columns.Set("pages", pages);
+  columns.Set("firsts", firsts);
+  columns.Set("lengths", lengths);
   columns.Set("slots", slots);
-  columns.Set("crcs", crcs);
-  columns.Set("next", Napi::Number::New(env, static_cast<double>(read.at())));
+  columns.Set("counts", slotCounts);
+  columns.Set("ends", rowEnds);
   return columns;
 }
 
@@ -158,12 +159,22 @@ Napi::Value decodeExtents(const Napi::CallbackInfo& info) {
   try {
     const uint64_t count = read.varint();
     if (count > read.remaining()) throw Damage{"claims " + std::to_string(count) + " extents"};
-    std::vector<Extent> extents;
+    std::vector<Row> rows;
+    std::vector<uint16_t> counts;
+    std::vector<uint32_t> ends;
     uint64_t record = 0;
     uint64_t end = 0;
     uint64_t claimed = 0;
-    for (uint64_t k = 0; k < count; k++) extents.push_back(readExtent(read, record, end, claimed, pageCount));
-    return toColumns(info.Env(), extents, claimed, read);
+    for (uint64_t k = 0; k < count; k++) {
+      const Extent extent = readExtent(read, record, end, claimed, pageCount);
+      addRows(rows, extent);
+      counts.push_back(static_cast<uint16_t>(extent.slots));
+      ends.push_back(static_cast<uint32_t>(rows.size()));
+    }
+    Napi::Object columns = toColumns(info.Env(), rows, counts, ends);
+    columns.Set("pageCount", Napi::Number::New(info.Env(), static_cast<double>(claimed)));
+    columns.Set("next", Napi::Number::New(info.Env(), static_cast<double>(read.at())));
+    return columns;
   } catch (const Damage& damage) {
     return Napi::String::New(info.Env(), damage.what);
   }

@@ -79,7 +79,7 @@ export function headerOf(m: Manifest, number: number, recordBytes: number, commi
     m.regions.map((region) => {
       const { name, byteLength, length, deltas, zeros, unchangedPages } = region;
       const pages = storedPages(region);
-      return [name, { byteLength, length, pages, deltaPages: deltas.pages.length, zeroPages: countPages(zeros), unchangedPages }];
+      return [name, { byteLength, length, pages, deltaPages: deltas.pageCount, zeroPages: countPages(zeros), unchangedPages }];
     }),
   );
   const pages = Object.values(regions).reduce((sum, region) => sum + region.pages, 0);

@@ -1,8 +1,9 @@
+import type { RunColumns } from '../kernel/addon.js';
 import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
 import { MAX_PAGES, uidBytes, uidText } from './manifest.js';
 import { MOST_OLDER } from './older-versions.js';
-import { type PageTable, type RegionTable, Version, type VersionRuns } from './page-table.js';
+import { type PageTable, type RegionTable, Version } from './page-table.js';
 
 /**
  * A page table of level k: the newest version of every page that changed in the last 16^k checkpoints, so that loading
@@ -165,20 +166,23 @@ export function applyLevelTable(level: LevelTable, table: PageTable, levels: num
   for (const { number: regionNumber, entries, read } of level.regions) {
     const region = table.byNumber(regionNumber);
     const newest = readLayer(read, entries, true, number);
-    const crcs = read.u32s(newest.stored);
-    if (region !== undefined) region.addRuns(newest, crcs, levels);
+    const crcs = read.raw(newest.stored * 4);
+    region?.addRuns(newest.kinds, newest, crcs, levels);
     const layers = read.varint();
     if (layers > MOST_OLDER) throw damaged(`page table ${number} claims ${layers} layers`);
     for (let k = 0; k < layers; k++) {
       const layer = readLayer(read, read.varint(), false, number);
-      if (region !== undefined) region.addRuns(layer, undefined, levels);
+      region?.addRuns(layer.kinds, layer, undefined, levels);
     }
     read.end();
   }
 }
 
 /** The runs of a layer, and how many pages of them are not zero. */
-type LayerRuns = VersionRuns & { stored: number };
+interface LayerRuns extends RunColumns {
+  kinds: Uint8Array;
+  stored: number;
+}
 
 /** What a run takes at least: page, count and kind. */
 const LEAST_RUN_BYTES = 3;
@@ -188,11 +192,11 @@ const MAX_RECORD = 2 ** 48 - 1;
 function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number: number): LayerRuns {
   if (entries * LEAST_RUN_BYTES > read.remaining) throw damaged(`page table ${number} claims ${entries} runs`);
   const runs: LayerRuns = {
-    first: new Uint32Array(entries),
-    count: new Uint32Array(entries),
-    kind: new Uint8Array(entries),
-    record: new Float64Array(entries),
-    slot: new Uint8Array(entries),
+    firsts: new Uint32Array(entries),
+    lengths: new Uint32Array(entries),
+    kinds: new Uint8Array(entries),
+    records: new Float64Array(entries),
+    slots: new Uint8Array(entries),
     stored: 0,
   };
   let end = 0;
@@ -209,11 +213,11 @@ function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number
       record += read.signed();
       if (record < 1 || record > MAX_RECORD) throw damaged(`page table ${number} names record ${record}`);
     }
-    runs.first[k] = first;
-    runs.count[k] = count;
-    runs.kind[k] = kind;
-    runs.record[k] = record;
-    runs.slot[k] = stored ? read.u8() : 0;
+    runs.firsts[k] = first;
+    runs.lengths[k] = count;
+    runs.kinds[k] = kind;
+    runs.records[k] = record;
+    runs.slots[k] = stored ? read.u8() : 0;
     if (stored) runs.stored += count;
   }
   return runs;

@@ -4,8 +4,9 @@ import type { Header } from './header.js';
 import { applyLevelTable, decodeLevelTable } from './level-table.js';
 import type { Log } from './log.js';
 import { addState, decodeManifest, type Manifest } from './manifest.js';
-import { levelSpan, PageTable, pendingLevels, RegionTable, Version } from './page-table.js';
+import { levelSpan, PageTable, pendingLevels, RegionTable, type Stored, Version } from './page-table.js';
 import { Kind } from './record.js';
+import type { StoredExtents } from './stored-extents.js';
 
 /** What loading needs of the index: the record number of a checkpoint's manifest. */
 export type FindHeader = (uid: string) => Promise<Header | undefined>;
@@ -76,14 +77,18 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
   for (const change of manifest.regions) {
     const region = table.byNumber(change.number);
     if (region === undefined) continue;
-    region.addExtents(Version.full, change.extents, levels);
-    region.addExtents(Version.delta, change.deltas, levels);
+    addExtents(region, Version.full, change.extents, levels);
+    addExtents(region, Version.delta, change.deltas, levels);
     for (let k = 0; k < change.zeros.length; k += 2) {
       const end = Math.min(change.zeros[k]! + change.zeros[k + 1]!, region.pageCount);
       for (let page = change.zeros[k]!; page < end; page++)
         if (region.kind(page) === Version.absent) region.setZero(page, levels);
     }
   }
+}
+
+function addExtents(region: RegionTable, kind: Stored, extents: StoredExtents, levels: number): void {
+  region.addRuns(new Uint8Array(extents.runs.firsts.length).fill(kind), extents.runs, extents.crcs, levels);
 }
 
 function checkState(table: PageTable, manifest: Manifest): void {

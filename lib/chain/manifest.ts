@@ -132,14 +132,14 @@ export function encodeManifest(m: Manifest): Uint8Array {
 }
 
 export function storedPages({ extents, deltas }: RegionChange): number {
-  return extents.pages.length + deltas.pages.length;
+  return extents.pageCount + deltas.pageCount;
 }
 
 /** All records that hold pages of a checkpoint. */
 export function extentRecords({ regions, attachments }: Pick<Manifest, 'regions' | 'attachments'>): number[] {
   return [
     ...regions.flatMap(({ extents, deltas }) => [...extents.records, ...deltas.records]),
-    ...attachments.flatMap(({ extents }) => [...extents.records]),
+    ...attachments.flatMap(({ extents }) => extents.records),
   ];
 }
 
@@ -218,10 +218,13 @@ function readAttachment(read: ByteReader, what: string): StoredAttachment {
   const pageCount = Math.ceil(byteLength / PAGE_SIZE);
   if (pageCount > MAX_PAGES) throw damaged(`${what} has an attachment of ${byteLength} bytes`);
   const extents = readExtents(read, pageCount);
-  const { pages, counts } = extents;
-  const slots = counts.reduce((sum, count) => sum + count, 0);
-  if (slots !== pages.length || pages.some((page, k) => page !== k)) throw damaged(`${what} has an attachment with a gap`);
-  if (pages.length !== pageCount) throw damaged(`${what}: ${pages.length} of the ${pageCount} pages of an attachment`);
+  const { firsts, lengths, counts } = extents.runs;
+  let next = 0;
+  for (const [k, first] of firsts.entries()) {
+    if (first !== next || lengths[k] !== counts[k]) throw damaged(`${what} has an attachment with a gap`);
+    next += lengths[k]!;
+  }
+  if (next !== pageCount) throw damaged(`${what}: ${next} of the ${pageCount} pages of an attachment`);
   return { name, byteLength, sha256, extents };
 }
 

@@ -1,8 +1,7 @@
-import { addon } from '../kernel/addon.js';
+import { addon, type RunColumns } from '../kernel/addon.js';
 import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
 import { MOST_OLDER, OlderVersions } from './older-versions.js';
-import type { StoredExtents } from './stored-extents.js';
 import { capacityFor, VersionColumns } from './version-columns.js';
 
 /** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
@@ -14,7 +13,7 @@ export type Stored = typeof Version.full | typeof Version.delta;
 /** Levels of tables above the manifests: a table of level k covers 16^k checkpoints. */
 export const LEVELS = 4;
 const KIND_MASK = 0x0f;
-const NO_CRCS = new Uint32Array(0);
+const NO_CRCS = new Uint8Array(0);
 
 /** The number of checkpoints a table of `level` covers. */
 export function levelSpan(level: number): number {
@@ -37,16 +36,6 @@ export function pendingLevels(depth: number, head: number): number {
     if (depth > Math.floor(head / span) * span) mask |= 1 << (level - 1);
   }
   return mask;
-}
-
-/** Versions of runs of pages, in consecutive slots of one record each, field by field. */
-export interface VersionRuns {
-  first: Uint32Array;
-  count: Uint32Array;
-  kind: Uint8Array;
-  record: Float64Array;
-  /** Of the first page. */
-  slot: Uint8Array;
 }
 
 /** Where the newest version of each page of one region is, as of one checkpoint: 12 bytes a page up to the last one with a version, no objects. */
@@ -127,26 +116,24 @@ export class RegionTable {
     newest.set(page, record, slot, crc, kind | (newest.state[page]! & ~KIND_MASK) | (levels << 4));
   }
 
-  /** While a table is loaded, newest version first: adds the versions of extents to pages of which nothing is known, or only deltas. @throws `TIDEMARK_DAMAGED` */
-  addExtents(kind: Stored, extents: StoredExtents, levels: number): void {
-    const { records, ends, pages, slots, crcs } = extents;
-    this.#reach(Math.min(extents.endPage, this.pageCount));
-    checkDepth(
-      this.older.load(this.#newest, (columns) =>
-        addon().tableAddExtents(...columns, levels, kind, records, ends, pages, slots, crcs),
-      ),
-    );
-  }
-
-  /** The same for runs. `crcs`: of all pages that are not zero, in a row; undefined: of older versions, which have none. @throws `TIDEMARK_DAMAGED` */
-  addRuns({ first, count, kind, record, slot }: VersionRuns, crcs: Uint32Array | undefined, levels: number): void {
-    const end = first.length === 0 ? 0 : first.at(-1)! + count.at(-1)!;
+  /**
+   * While a table is loaded, newest version first: adds versions to pages of which nothing is known, or only deltas.
+   * @param crcs 4 bytes for each page that does not become zero, in a row; undefined: older versions have none
+   * @throws `TIDEMARK_DAMAGED`
+   */
+  addRuns(
+    kinds: Uint8Array,
+    { records, firsts, lengths, slots }: RunColumns,
+    crcs: Uint8Array | undefined,
+    levels: number,
+  ): void {
+    let end = 0;
+    for (let k = 0; k < firsts.length; k++) end = Math.max(end, firsts[k]! + lengths[k]!);
     this.#reach(Math.min(end, this.pageCount));
-    checkDepth(
-      this.older.load(this.#newest, (columns) =>
-        addon().tableAddRuns(...columns, levels, first, count, kind, record, slot, crcs ?? NO_CRCS),
-      ),
+    const tooDeep = this.older.load(this.#newest, (columns) =>
+      addon().tableAddRuns(...columns, levels, kinds, records, firsts, lengths, slots, crcs ?? NO_CRCS),
     );
+    if (tooDeep !== undefined) throw damaged(`page ${tooDeep} has more than ${MOST_OLDER} deltas`);
   }
 
   /** The pages that have a stored version, ascending. */
@@ -229,10 +216,6 @@ export class RegionTable {
     if (mine < Version.full || theirs < Version.full) return mine < Version.full && theirs < Version.full;
     return this.record(page) === other!.record(page) && this.slot[page] === other!.slot[page];
   }
-}
-
-function checkDepth(page: number | undefined): void {
-  if (page !== undefined) throw damaged(`page ${page} has more than ${MOST_OLDER} deltas`);
 }
 
 /** The page tables of all regions of one checkpoint, and what links them to the chain. */

@@ -35,7 +35,7 @@ export async function readRange(log: Log, region: RegionTable, byteOffset: numbe
 /** The bytes of an attachment. @throws `TIDEMARK_DAMAGED`, `TIDEMARK_CHAIN_BROKEN` */
 export async function readAttachment(log: Log, attachment: StoredAttachment): Promise<Uint8Array> {
   const { name, byteLength, sha256, extents } = attachment;
-  const padded = new Uint8Array(extents.pages.length * PAGE_SIZE);
+  const padded = new Uint8Array(extents.pageCount * PAGE_SIZE);
   let at = 0;
   try {
     for (const extent of extents) {

@@ -15,62 +15,73 @@ export interface StoredExtent {
   crcs: Uint32Array;
 }
 
-/** A list of extents, field by field: of a large checkpoint it has thousands, and whoever loads its page table needs no object for any of them. */
+/** A list of extents, in runs: of a large checkpoint it has thousands of extents and millions of pages, and whoever loads its page table needs nothing for either. */
 export class StoredExtents implements Iterable<StoredExtent> {
-  readonly records: Float64Array;
-  readonly counts: Uint16Array;
-  readonly ends: Uint32Array;
-  readonly pages: Uint32Array;
-  readonly slots: Uint8Array;
-  readonly crcs: Uint32Array;
+  readonly runs: ExtentColumns;
+  /** The CRC32Cs of all pages, 4 bytes each. */
+  readonly crcs: Uint8Array;
 
-  constructor({ records, counts, ends, pages, slots, crcs }: ExtentColumns) {
-    this.records = records;
-    this.counts = counts;
-    this.ends = ends;
-    this.pages = pages;
-    this.slots = slots;
+  constructor(runs: ExtentColumns, crcs: Uint8Array) {
+    this.runs = runs;
     this.crcs = crcs;
   }
 
   static of(extents: readonly StoredExtent[]): StoredExtents {
-    let end = 0;
-    const ends = Uint32Array.from(extents, ({ pages }) => (end += pages.length));
-    const slots = new Uint8Array(end);
-    for (const [k, extent] of extents.entries()) slots.set(extent.slots, ends[k]! - extent.slots.length);
-    return new StoredExtents({
-      records: Float64Array.from(extents, ({ record }) => record),
+    const rows: { record: number; first: number; length: number; slot: number }[] = [];
+    const ends: number[] = [];
+    for (const { record, pages, slots } of extents) {
+      for (let from = 0, to = 0; from < pages.length; from = to) {
+        while (to < pages.length && pages[to]! - pages[from]! === to - from && slots[to]! - slots[from]! === to - from) to++;
+        rows.push({ record, first: pages[from]!, length: to - from, slot: slots[from]! });
+      }
+      ends.push(rows.length);
+    }
+    const crcs = concat(extents.map(({ crcs }) => crcs));
+    const runs: ExtentColumns = {
+      records: Float64Array.from(rows, ({ record }) => record),
+      firsts: Uint32Array.from(rows, ({ first }) => first),
+      lengths: Uint32Array.from(rows, ({ length }) => length),
+      slots: Uint8Array.from(rows, ({ slot }) => slot),
       counts: Uint16Array.from(extents, ({ count }) => count),
-      ends,
-      pages: concat(extents.map(({ pages }) => pages)),
-      slots,
-      crcs: concat(extents.map(({ crcs }) => crcs)),
-    });
+      ends: Uint32Array.from(ends),
+      pageCount: crcs.length,
+    };
+    return new StoredExtents(runs, new Uint8Array(crcs.buffer));
   }
 
   get length(): number {
-    return this.ends.length;
+    return this.runs.ends.length;
   }
 
-  /** The page behind the last one that is in any of them. */
-  get endPage(): number {
-    let end = 0;
-    for (const to of this.ends) end = Math.max(end, this.pages[to - 1]! + 1);
-    return end;
+  /** Pages of all of them. */
+  get pageCount(): number {
+    return this.runs.pageCount;
+  }
+
+  /** The numbers of their records. */
+  get records(): number[] {
+    const { records, ends } = this.runs;
+    return Array.from(ends, (end) => records[end - 1]!);
   }
 
   *[Symbol.iterator](): Generator<StoredExtent> {
-    let from = 0;
-    for (let k = 0; k < this.length; k++) {
-      const to = this.ends[k]!;
-      yield {
-        record: this.records[k]!,
-        count: this.counts[k]!,
-        slots: this.slots.subarray(from, to),
-        pages: this.pages.subarray(from, to),
-        crcs: this.crcs.subarray(from, to),
-      };
-      from = to;
+    const { records, firsts, lengths, slots: slotOfRun, counts, ends } = this.runs;
+    let run = 0;
+    let at = 0;
+    for (const [k, end] of ends.entries()) {
+      const pages: number[] = [];
+      const slots: number[] = [];
+      for (; run < end; run++) {
+        for (let j = 0; j < lengths[run]!; j++) {
+          pages.push(firsts[run]! + j);
+          slots.push(slotOfRun[run]! + j);
+        }
+      }
+      // Copied, for they need not be aligned.
+      const crcs = new Uint32Array(pages.length);
+      new Uint8Array(crcs.buffer).set(this.crcs.subarray(at * 4, (at + pages.length) * 4));
+      at += pages.length;
+      yield { record: records[end - 1]!, count: counts[k]!, slots: Uint8Array.from(slots), pages: Uint32Array.from(pages), crcs };
     }
   }
 }
@@ -93,12 +104,13 @@ export function writeExtents(out: ByteWriter, extents: StoredExtents): void {
     record = extent.record;
     end = runs.at(-2)! + runs.at(-1)!;
   }
-  out.u32s(extents.crcs);
+  out.raw(extents.crcs);
 }
 
 /** @throws `TIDEMARK_DAMAGED` */
 export function readExtents(read: ByteReader, pageCount: number): StoredExtents {
-  return new StoredExtents(read.native((bytes, at) => addon().decodeExtents(bytes, at, pageCount)));
+  const { next: _, ...runs } = read.native((bytes, at) => addon().decodeExtents(bytes, at, pageCount));
+  return new StoredExtents(runs, read.raw(runs.pageCount * 4));
 }
 
 const ALL_SLOTS = Uint8Array.from({ length: SEGMENT_PAGES }, (_, slot) => slot);

@@ -1,19 +1,25 @@
 import { createRequire } from 'node:module';
 import { TidemarkError } from '../errors.js';
 
-/** A list of extents, field by field. */
-export interface ExtentColumns {
-  /** Of each extent: the number of its record, the slots it has, and where its pages end. */
+/** Runs of pages whose versions lie in consecutive slots of a record, field by field. */
+export interface RunColumns {
   readonly records: Float64Array;
-  readonly counts: Uint16Array;
-  readonly ends: Uint32Array;
-  /** Of each page: its number, its slot, its CRC32C. */
-  readonly pages: Uint32Array;
+  readonly firsts: Uint32Array;
+  readonly lengths: Uint32Array;
+  /** Of the first page. */
   readonly slots: Uint8Array;
-  readonly crcs: Uint32Array;
 }
 
-/** Of `tableAddExtents` and `tableAddRuns`: go on with larger arrays, and the same counters. */
+/** A list of extents; of each one run or more. */
+export interface ExtentColumns extends RunColumns {
+  /** Of each extent: the slots it has, and where its runs end. */
+  readonly counts: Uint16Array;
+  readonly ends: Uint32Array;
+  /** Of all together. */
+  readonly pageCount: number;
+}
+
+/** Of `tableAddRuns`: go on with larger arrays, and the same counters. */
 export const NO_ROOM = -1;
 
 /** What versions are added to; `counters`: nodes of the pool in use, pages that only have deltas so far, versions that were added by a call which ran out of room. */
@@ -25,16 +31,6 @@ export type LoadingColumns = [
   counts: Uint8Array,
   counters: Uint32Array,
 ];
-type ColumnsOfExtents = [records: Float64Array, ends: Uint32Array, pages: Uint32Array, slots: Uint8Array, crcs: Uint32Array];
-type ColumnsOfRuns = [
-  firsts: Uint32Array,
-  lengths: Uint32Array,
-  kinds: Uint8Array,
-  records: Float64Array,
-  slots: Uint8Array,
-  crcs: Uint32Array,
-];
-
 /**
  * The typed door to the native addon: every verb it has, and nothing else.
  *
@@ -232,15 +228,28 @@ export interface Addon {
   tableSum(region: number, table: Uint8Array): bigint;
 
   // --- loops over page tables: a thread that has just started runs them slowly in JavaScript --------------
-  /** The list of extents that begins at `offset`; a string says why there cannot be one. Bounded by the bytes there are, whatever they claim. */
+  /**
+   * The list of extents that begins at `offset`, up to the CRC32Cs of its pages, which begin at `next`: there are 4 bytes for each. A string says why there cannot be a list.
+   * Bounded by the bytes there are, whatever they claim.
+   */
   decodeExtents(bytes: Uint8Array, offset: number, pageCount: number): (ExtentColumns & { next: number }) | string;
   /**
    * Adds versions to a page table that is filled from the newest checkpoint to the oldest, where a page has none yet, or deltas only. `table` and `pool` are the bytes of
-   * VersionColumns, the others fields of OlderVersions. The page that would have more deltas than there may be, or NO_ROOM; undefined: all is well.
+   * VersionColumns, the other arrays fields of OlderVersions. `crcs`: 4 bytes for each page that does not become zero, in a row; empty: older versions have none. Pages behind
+   * the table are passed over. The page that would have more deltas than there may be, or NO_ROOM; undefined: all is well.
    */
-  tableAddExtents(...args: [...LoadingColumns, levels: number, kind: number, ...ColumnsOfExtents]): number | undefined;
-  /** The same for runs of pages whose versions lie in consecutive slots. `crcs`: of all that are not zero, in a row; empty: older versions have none. */
-  tableAddRuns(...args: [...LoadingColumns, levels: number, ...ColumnsOfRuns]): number | undefined;
+  tableAddRuns(
+    ...args: [
+      ...LoadingColumns,
+      levels: number,
+      kinds: Uint8Array,
+      records: Float64Array,
+      firsts: Uint32Array,
+      lengths: Uint32Array,
+      slots: Uint8Array,
+      crcs: Uint8Array,
+    ]
+  ): number | undefined;
   /** The indices, ascending, of the bytes whose low four bits are `least` or more. */
   pagesOfKind(states: Uint8Array, least: number): Uint32Array;
   /** `words[index]` for each index. */

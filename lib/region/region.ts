@@ -253,7 +253,13 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     return translate(() => addon().regionPopulated(this.#id, this.#view(), 0));
   }
 
-  /** @internal The same, for who stores all of it. @throws {TidemarkError} `TIDEMARK_DAMAGED` where some of it cannot be read: it would be stored as zero */
+  /** @internal All that is not as it was when it was made or armed. */
+  writtenOrPopulated(): Uint32Array {
+    const written = this.scan(false);
+    return this.#pristine ? written : union(written, this.populated());
+  }
+
+  /** @internal The same as `populated`, for who stores all of it. @throws {TidemarkError} `TIDEMARK_DAMAGED` where some of it cannot be read: it would be stored as zero */
   content(): Uint32Array {
     const poisoned = this.poisoned();
     if (poisoned.length === 0) return this.populated();

@@ -155,18 +155,15 @@ function checkSizes(
   for (const { name, byteLength } of stored) {
     const region = regions.get(name)?.region;
     if (region === undefined) throw mismatch(`the checkpoint has a region ${name}, the checkpointer has not`);
-    // The scan of a source that has grown takes the new part in.
-    region.scan(false);
-    if (region.growable ? false : region.byteLength !== byteLength)
-      throw mismatch(`region ${name} has ${region.byteLength} bytes, the checkpoint ${byteLength}`);
+    const size = region.currentByteLength();
+    if (!region.growable && size !== byteLength) throw mismatch(`region ${name} has ${size} bytes, the checkpoint ${byteLength}`);
   }
   for (const name of regions.keys())
     if (!stored.some((one) => one.name === name)) throw mismatch(`the checkpointer has a region ${name}, the checkpoint has not`);
 }
 
 function describe(name: string, { region, known, shadow }: RestoreInput, storedBytes: number): RestoreRequest['regions'][number] {
-  const written = union(region.scan(false), region.poisoned());
-  const changed = known ? written : union(written, region.populated());
+  const changed = union(known ? region.scan(false) : region.writtenOrPopulated(), region.poisoned());
   return {
     name,
     native: region.nativeId,

@@ -53,16 +53,13 @@ async function assertRefused(id: number, change: (region: RegionChange) => void)
 }
 
 /** Each page in an extent of its own, all of which are the first slot of one record. */
-function inOneSlot({ records, pages, crcs }: StoredExtents): StoredExtents {
+function inOneSlot(extents: StoredExtents): StoredExtents {
   const slots = Uint8Array.of(0);
+  const record = extents.records[0]!;
   return StoredExtents.of(
-    Array.from(pages, (page, k) => ({
-      record: records[0]!,
-      count: 1,
-      slots,
-      pages: Uint32Array.of(page),
-      crcs: crcs.slice(k, k + 1),
-    })),
+    [...extents].flatMap(({ pages, crcs }) =>
+      Array.from(pages, (page, k) => ({ record, count: 1, slots, pages: Uint32Array.of(page), crcs: crcs.slice(k, k + 1) })),
+    ),
   );
 }
 

@@ -23,23 +23,16 @@ function columns(pages: number, nodes: number): LoadingColumns {
   ];
 }
 
-/** Adds one extent of these pages. */
+/** Adds versions of these pages, each a run of its own. */
 function add(to: LoadingColumns, kind: number, record: number, pages: number[]): number | undefined {
-  const list = Uint32Array.from(pages);
-  return addon().tableAddExtents(
-    ...to,
-    0,
-    kind,
-    Float64Array.of(record),
-    words(pages.length),
-    list,
-    new Uint8Array(pages.length),
-    list,
-  );
+  const ones = new Uint32Array(pages.length).fill(1);
+  const kinds = new Uint8Array(pages.length).fill(kind);
+  const records = new Float64Array(pages.length).fill(record);
+  return addon().tableAddRuns(...to, 0, kinds, records, Uint32Array.from(pages), ones, new Uint8Array(pages.length), bytes());
 }
 
-function addRun(to: LoadingColumns, first: number, length: number, kind: number, slot = 0): number | undefined {
-  return addon().tableAddRuns(...to, 0, words(first), words(length), bytes(kind), Float64Array.of(9), bytes(slot), words());
+function addRun(to: LoadingColumns, first: number, length: number, kind: number, crcs = bytes()): number | undefined {
+  return addon().tableAddRuns(...to, 5, bytes(kind), Float64Array.of(2 ** 40 + 9), words(first), words(length), bytes(3), crcs);
 }
 
 describe('kernel: page tables', () => {
@@ -94,37 +87,57 @@ describe('kernel: page tables', () => {
   it('goes on by itself, also where a page is in a list many times', () => {
     const newest = new VersionColumns(300);
     const older = new OlderVersions(300);
-    const pages = Uint32Array.from({ length: 300 * 40 }, (_, k) => Math.floor(k / 40));
-    const ends = words(pages.length);
-    const slots = new Uint8Array(pages.length);
-    const added = older.load(newest, (to) =>
-      addon().tableAddExtents(...to, 0, DELTA, Float64Array.of(5), ends, pages, slots, pages),
+    const firsts = Uint32Array.from({ length: 300 * 40 }, (_, k) => Math.floor(k / 40));
+    const kinds = new Uint8Array(firsts.length).fill(DELTA);
+    const records = new Float64Array(firsts.length).fill(5);
+    const lengths = new Uint32Array(firsts.length).fill(1);
+    const slots = new Uint8Array(firsts.length);
+    assert.equal(
+      older.load(newest, (to) => addon().tableAddRuns(...to, 0, kinds, records, firsts, lengths, slots, bytes())),
+      undefined,
     );
-    assert.equal(added, undefined);
     assert.deepEqual([older.size, older.open], [300 * 39, 300]);
     assert.equal(older.count(299), 39);
   });
 
+  it('enters a run at once or page by page alike', () => {
+    const crcs = Uint8Array.from({ length: 6 * 4 + 1 }, (_, k) => 17 * k);
+    const [atOnce, singly] = [columns(8, 1), columns(8, 1)];
+    assert.equal(addRun(atOnce, 1, 6, FULL, crcs.subarray(1)), undefined);
+    // One of them is known, so that each is looked at.
+    addRun(singly, 3, 1, FULL, crcs.subarray(1 + 2 * 4, 1 + 3 * 4));
+    singly[0][8 * 10 + 3] = 5;
+    assert.equal(addRun(singly, 1, 6, FULL, crcs.subarray(1)), undefined);
+    assert.deepEqual(singly[0], atOnce[0]);
+  });
+
   it('checks columns', () => {
     const table = columns(4, 4);
-    const extents = (records: number[], ends: number[], pages: number[], slots = pages.length, crcs = pages.length) =>
-      addon().tableAddExtents(
+    const runs = (count: {
+      kinds?: number;
+      records?: number;
+      firsts?: number;
+      lengths?: number;
+      slots?: number;
+      crcs?: number;
+    }) =>
+      addon().tableAddRuns(
         ...table,
         0,
-        FULL,
-        Float64Array.from(records),
-        Uint32Array.from(ends),
-        Uint32Array.from(pages),
-        new Uint8Array(slots),
-        new Uint32Array(crcs),
+        new Uint8Array(count.kinds ?? 2).fill(FULL),
+        new Float64Array(count.records ?? 2),
+        new Uint32Array(count.firsts ?? 2),
+        new Uint32Array(count.lengths ?? 2).fill(1),
+        new Uint8Array(count.slots ?? 2),
+        new Uint8Array(count.crcs ?? 8),
       );
-    assert.equal(extents([1], [2], [0, 1]), undefined);
-    assert.throws(() => extents([1], [3], [0, 1]), RangeError);
-    assert.throws(() => extents([1, 2], [2], [0, 1]), RangeError);
-    assert.throws(() => extents([1], [2], [0, 1], 1), RangeError);
-    assert.throws(() => extents([1], [2], [0, 1], 2, 1), RangeError);
-    for (const record of [-1, NaN, Infinity, 2 ** 48]) assert.throws(() => extents([record], [2], [0, 1]), RangeError);
-    for (const kind of [0, 1, 4]) assert.throws(() => add(table, kind, 1, [0]), RangeError);
+    assert.equal(runs({}), undefined);
+    for (const field of ['kinds', 'records', 'firsts', 'lengths', 'slots']) {
+      assert.throws(() => runs({ [field]: 1 }), RangeError, field);
+      assert.throws(() => runs({ [field]: 3 }), RangeError, field);
+    }
+    for (const crcs of [1, 4, 7]) assert.throws(() => runs({ crcs }), RangeError);
+    for (const record of [-1, NaN, Infinity, 2 ** 48]) assert.throws(() => add(table, FULL, record, [0]), RangeError);
     for (const kind of [0, 4, 255]) assert.throws(() => addRun(table, 0, 1, kind), RangeError);
     const wrong = (index: number, value: unknown) =>
       table.with(index as 0, value as Uint8Array) as unknown as ReturnType<typeof columns>;
@@ -156,11 +169,9 @@ describe('kernel: page tables', () => {
     const good = [1, 10, 3, 1, 1, 1, 20, 2, 0, 1, 1, 1];
     const decoded = decode(Uint8Array.from([...list(...good), ...new Uint8Array(8).fill(7)]));
     assert.ok(typeof decoded === 'object');
-    assert.deepEqual(
-      [...decoded.pages, ...decoded.slots, ...decoded.counts, ...decoded.records, ...decoded.ends],
-      [10, 12, 0, 2, 3, 5, 2],
-    );
-    assert.deepEqual([decoded.next, ...decoded.crcs], [20, 0x07070707, 0x07070707]);
+    const { firsts, lengths, slots, records, counts, ends, pageCount, next } = decoded;
+    assert.deepEqual([...firsts, ...lengths, ...slots, ...records], [10, 12, 1, 1, 0, 2, 5, 5]);
+    assert.deepEqual([...counts, ...ends, pageCount, next], [3, 2, 2, 12]);
     for (const [fields, why] of [
       [[9], /claims 9 extents/],
       [[1, 0, 3, 0, 0, 0, 0, 0], /names an extent of 3 pages, record 0/],
