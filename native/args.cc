@@ -88,6 +88,13 @@ std::string Args::path(size_t index, const char* name) const {
   return path;
 }
 
+Napi::Value toArray(Napi::Env env, const Runs& runs) {
+  static_assert(sizeof(Run) == 2 * sizeof(uint32_t), "runs are handed over as they are");
+  Napi::Uint32Array array = Napi::Uint32Array::New(env, runs.size() * 2);
+  if (!runs.empty()) memcpy(array.Data(), runs.data(), runs.size() * sizeof(Run));
+  return array;
+}
+
 bool mayGoOn(Napi::Env env) {
   napi_value result;
   const Napi::HandleScope scope(env);

@@ -42,6 +42,9 @@ class Args {
   const Napi::CallbackInfo& info_;
 };
 
+/** What `Args::runs` takes. */
+Napi::Value toArray(Napi::Env env, const Runs& runs);
+
 /** For loops that wait: terminate() does not interrupt native code, but where it was called no script can be run any more. */
 bool mayGoOn(Napi::Env env);
 

@@ -245,20 +245,13 @@ Napi::Value tableSum(const Napi::CallbackInfo& info) {
   return sum.value(info.Env());
 }
 
-Napi::Value pagesOfKind(const Napi::CallbackInfo& info) {
-  const Args args(info);
-  const Span<uint8_t> states = args.bytes(0, "states");
-  const uint64_t least = args.integer(1, "least", 15);
-  const auto isWanted = [&](size_t page) { return (states.data[page] & kKindMask) >= least; };
-  size_t count = 0;
-  for (size_t page = 0; page < states.length; page++) count += isWanted(page);
-  Napi::Uint32Array pages = Napi::Uint32Array::New(info.Env(), count);
-  uint32_t* out = pages.Data();
-  size_t at = 0;
-  for (size_t page = 0; page < states.length && at < count; page++) {
-    if (isWanted(page)) out[at++] = static_cast<uint32_t>(page);
+Napi::Value tableStored(const Napi::CallbackInfo& info) {
+  const Versions table(Args(info).bytes(0, "table"));
+  Runs runs;
+  for (size_t page = 0; page < table.count; page++) {
+    if (table.kind(page) >= kFull) append(runs, static_cast<uint32_t>(page));
   }
-  return pages;
+  return toArray(info.Env(), runs);
 }
 
 Napi::Value pick(const Napi::CallbackInfo& info) {
@@ -279,7 +272,7 @@ void definePageTable(Napi::Object exports) {
   define<tableAddRuns>(exports, "tableAddRuns");
   define<tableSum>(exports, "tableSum");
   define<stateSum>(exports, "stateSum");
-  define<pagesOfKind>(exports, "pagesOfKind");
+  define<tableStored>(exports, "tableStored");
   define<pick>(exports, "pick");
 }
 

@@ -11,13 +11,6 @@
 namespace tidemark {
 
 namespace {
-Napi::Value toArray(Napi::Env env, const Runs& runs) {
-  static_assert(sizeof(Run) == 2 * sizeof(uint32_t), "runs are handed over as they are");
-  Napi::Uint32Array array = Napi::Uint32Array::New(env, runs.size() * 2);
-  if (!runs.empty()) memcpy(array.Data(), runs.data(), runs.size() * sizeof(Run));
-  return array;
-}
-
 Napi::Value regionOpen(const Napi::CallbackInfo& info) {
   const Args args(info);
   const Span<uint8_t> view = args.bytes(0, "view");

@@ -94,12 +94,7 @@ void check(napi_status status, const char* what) {
 Napi::Value regionBecomeLazy(const Napi::CallbackInfo& info) {
   const Args args(info);
   const uint32_t id = args.id(0);
-  const std::vector<uint32_t> pages = args.uint32s(1, "pages");
-  Runs missing;
-  for (size_t k = 0; k < pages.size(); k++) {
-    if (k > 0 && pages[k] <= pages[k - 1]) throw ArgumentError(ArgumentError::kRange, "pages must be ascending");
-    append(missing, pages[k]);
-  }
+  const Runs missing = args.runs(1, "runs");
   const bool userFaults = args.boolean(2, "userFaults");
   if (info.Length() < 4 || !info[3].IsFunction()) throw ArgumentError(ArgumentError::kType, "onFaults must be a function");
   const Napi::Env env = info.Env();

@@ -2,6 +2,7 @@ import { addon, type RunColumns } from '../kernel/addon.js';
 import { damaged } from './damage.js';
 import type { StoredAttachment } from './manifest.js';
 import { MOST_OLDER, OlderVersions } from './older-versions.js';
+import type { Runs } from './runs.js';
 import { capacityFor, VersionColumns } from './version-columns.js';
 
 /** What the newest version of a page is. `absent` (never stored) and `zero` read the same; from `full` on something is stored. */
@@ -136,9 +137,9 @@ export class RegionTable {
     if (tooDeep !== undefined) throw damaged(`page ${tooDeep} has more than ${MOST_OLDER} deltas`);
   }
 
-  /** The pages that have a stored version, ascending. */
-  storedPages(): Uint32Array {
-    return addon().pagesOfKind(this.#newest.state, Version.full);
+  /** The pages that have a stored version. */
+  stored(): Runs {
+    return addon().tableStored(this.#newest.bytes);
   }
 
   /** What all stored pages contribute to the state of the chain. */

@@ -116,7 +116,7 @@ export interface Addon {
    * All of the region is clean and armed when it returns. When this environment ends, what is missing is poisoned. `userFaults`: faults of the kernel need
    * not come. Returns a number for the other verbs, which throw ERR_NOT_LAZY once the region is closed or has become lazy again. Throws ERR_SHARED, ERR_USER_MODE.
    */
-  regionBecomeLazy(id: number, pages: Uint32Array, userFaults: boolean, onFaults: () => void): number;
+  regionBecomeLazy(id: number, runs: Uint32Array, userFaults: boolean, onFaults: () => void): number;
   /** `onFaults` is not called any more, and what is missing is poisoned. In the environment that called `regionBecomeLazy`. Idempotent. */
   regionEndServing(lazy: number): void;
   /** Missing pages that were touched, each told once. */
@@ -250,8 +250,8 @@ export interface Addon {
       crcs: Uint8Array,
     ]
   ): number | undefined;
-  /** The indices, ascending, of the bytes whose low four bits are `least` or more. */
-  pagesOfKind(states: Uint8Array, least: number): Uint32Array;
+  /** The stored pages of a page table, as runs. */
+  tableStored(table: Uint8Array): Uint32Array;
   /** `words[index]` for each index. */
   pick(words: Uint32Array, indices: Uint32Array): Uint32Array;
 

@@ -1,6 +1,6 @@
 import { FRAME_PAGES } from '../chain/extent.js';
 import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
-import type { Runs } from '../chain/runs.js';
+import { type Runs, toRuns } from '../chain/runs.js';
 import type { RestoreRequest } from '../engine/protocol.js';
 import { groupByExtent, planRegion, type RegionPlan } from './plan.js';
 
@@ -12,10 +12,10 @@ export function missingOf(
   region: RestoreRequest['regions'][number],
   target: PageTable,
   base: PageTable | undefined,
-): { region: RestoreRequest['regions'][number]; wanted: RegionTable; missing: Uint32Array; zeros: Runs } {
+): { region: RestoreRequest['regions'][number]; wanted: RegionTable; missing: Runs; zeros: Runs } {
   const wanted = target.regions.get(region.name);
   if (wanted !== undefined && !region.known && region.changed.length === 0)
-    return { region, wanted, missing: wanted.storedPages(), zeros: new Uint32Array(0) };
+    return { region, wanted, missing: wanted.stored(), zeros: new Uint32Array(0) };
   const plan = planRegion(region, target, base);
   const pages = new Uint32Array(plan.fills);
   pages.set(plan.assembled);
@@ -24,7 +24,7 @@ export function missingOf(
     pages.set(use.pages, at);
     at += use.pages.length;
   }
-  return { region, wanted: plan.wanted, missing: pages.sort(), zeros: plan.zeros };
+  return { region, wanted: plan.wanted, missing: toRuns(pages.sort()), zeros: plan.zeros };
 }
 
 export function slicePlan({ request, wanted }: Pick<RegionPlan, 'request' | 'wanted'>, pages: Uint32Array): RegionPlan {

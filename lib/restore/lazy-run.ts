@@ -6,7 +6,7 @@ import type { StoredAttachment } from '../chain/manifest.js';
 import type { PageTable, RegionTable } from '../chain/page-table.js';
 import { readAttachment } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
-import { countPages, toPages, toRuns } from '../chain/runs.js';
+import { countPages, toPages } from '../chain/runs.js';
 import type { CodecPorts, Lent } from '../engine/codec-ports.js';
 import type { LazyBegun, RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
@@ -106,12 +106,13 @@ export class LazyRun {
       addon().regionZero(native, zeros);
       if (shadow !== null) {
         addon().shadowForget(shadow.shadows, shadow.table, zeros);
-        if (region.known) addon().shadowForget(shadow.shadows, shadow.table, toRuns(missing));
+        if (region.known) addon().shadowForget(shadow.shadows, shadow.table, missing);
       }
       fault('lazy.begin');
       const lazy = addon().regionBecomeLazy(native, missing, userFaults, () => this.#serve(lazy));
-      this.#regions.push({ request: { ...region, lazy }, wanted, lazy, next: 0, left: missing.length, poisoned: [] });
-      this.#total += missing.length;
+      const left = countPages(missing);
+      this.#regions.push({ request: { ...region, lazy }, wanted, lazy, next: 0, left, poisoned: [] });
+      this.#total += left;
       zeroedPages += countPages(zeros);
     }
     const lazy = Object.fromEntries(this.#regions.map((region) => [region.wanted.name, region.lazy]));

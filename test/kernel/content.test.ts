@@ -306,7 +306,7 @@ describe('kernel: types of arguments', () => {
         regionFetch: [id, runs],
         regionPoisoned: [id, false],
         exiting: [0],
-        pagesOfKind: [new Uint8Array(), 0],
+        tableStored: [new Uint8Array()],
         pick: [new Uint32Array(), new Uint32Array()],
         tableSum: [0, new Uint8Array()],
         decodeExtents: [Uint8Array.of(0), 0, 1],
