@@ -254,6 +254,24 @@ Napi::Value tableStored(const Napi::CallbackInfo& info) {
   return toArray(info.Env(), runs);
 }
 
+/** The same bytes, by where they are stored: what is absent and what is zero read the same. */
+bool isSameVersion(const Versions& a, const Versions& b, size_t page) {
+  const bool isStored = page < a.count && a.kind(page) >= kFull;
+  if (isStored != (page < b.count && b.kind(page) >= kFull)) return false;
+  return !isStored || (a.recordLow[page] == b.recordLow[page] && a.slot[page] == b.slot[page] && a.recordHigh[page] == b.recordHigh[page]);
+}
+
+Napi::Value tableDifferences(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const Versions a(args.bytes(0, "a"));
+  const Versions b(args.bytes(1, "b"));
+  Runs runs;
+  for (size_t page = 0; page < std::max(a.count, b.count); page++) {
+    if (!isSameVersion(a, b, page)) append(runs, static_cast<uint32_t>(page));
+  }
+  return toArray(info.Env(), runs);
+}
+
 Napi::Value pick(const Napi::CallbackInfo& info) {
   const Args args(info);
   const Span<uint32_t> words = args.words(0, "words");
@@ -273,6 +291,7 @@ void definePageTable(Napi::Object exports) {
   define<tableSum>(exports, "tableSum");
   define<stateSum>(exports, "stateSum");
   define<tableStored>(exports, "tableStored");
+  define<tableDifferences>(exports, "tableDifferences");
   define<pick>(exports, "pick");
 }
 

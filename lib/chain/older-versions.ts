@@ -110,6 +110,13 @@ export class OlderVersions {
     return this.#pool.extra[node]!;
   }
 
+  /** The node of the full version of a page; 0 when there is none. */
+  oldest(page: number): number {
+    let node = this.first(page);
+    for (let next = node; next !== NONE; next = this.next(node)) node = next;
+    return node;
+  }
+
   kind(node: number): Stored {
     return (this.#pool.state[node]! & KIND_MASK) as Stored;
   }

@@ -161,6 +161,15 @@ export class RegionTable {
       visit(older.kind(node), older.record(node), older.slot(node));
   }
 
+  /** Whether both are made of the same full version: then deltas lead from one to the other. */
+  sharesFullVersion(other: RegionTable, page: number): boolean {
+    if (!this.isStored(page) || !other.isStored(page)) return false;
+    const [mine, theirs] = [this.older.oldest(page), other.older.oldest(page)];
+    const slotOf = (table: RegionTable, node: number) => (node === 0 ? table.slot[page] : table.older.slot(node));
+    const recordOf = (table: RegionTable, node: number) => (node === 0 ? table.record(page) : table.older.record(node));
+    return recordOf(this, mine) === recordOf(other, theirs) && slotOf(this, mine) === slotOf(other, theirs);
+  }
+
   /** Deltas on the full version. */
   depth(page: number): number {
     return this.kind(page) === Version.delta ? this.older.count(page) : 0;
@@ -193,21 +202,9 @@ export class RegionTable {
     this.older.clearPending(keep);
   }
 
-  /** The first page from `from` on, before `end`, of which both do not hold the same version; `end` when there is none. */
-  nextDifference(other: RegionTable, from: number, end: number): number {
-    const [a, b] = [this.#newest, other.#newest];
-    const [mine, theirs] = [a.state, b.state];
-    const both = Math.min(end, mine.length, theirs.length);
-    let page = from;
-    for (; page < both; page++) {
-      // Of two that are stored in the same place, or that have nothing stored at all. Most are the former.
-      const stored = (mine[page]! & KIND_MASK) >= Version.full && (theirs[page]! & KIND_MASK) >= Version.full;
-      const same =
-        a.recordLow[page] === b.recordLow[page] && a.slot[page] === b.slot[page] && a.recordHigh[page] === b.recordHigh[page];
-      if (!(stored && same) && !this.sameVersion(other, page)) return page;
-    }
-    for (; page < end; page++) if (!this.sameVersion(other, page)) return page;
-    return end;
+  /** The pages of which both do not hold the same version, `other` none at all where there is none. */
+  differences(other: RegionTable | undefined): Runs {
+    return other === undefined ? this.stored() : addon().tableDifferences(this.#newest.bytes, other.#newest.bytes);
   }
 
   /** Whether both hold the same version of a page (the same bytes, by where they are stored). */

@@ -252,6 +252,8 @@ export interface Addon {
   ): number | undefined;
   /** The stored pages of a page table, as runs. */
   tableStored(table: Uint8Array): Uint32Array;
+  /** The pages of which two page tables do not have the same version, as runs. */
+  tableDifferences(a: Uint8Array, b: Uint8Array): Uint32Array;
   /** `words[index]` for each index. */
   pick(words: Uint32Array, indices: Uint32Array): Uint32Array;
 

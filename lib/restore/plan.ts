@@ -1,6 +1,6 @@
-import { checkExtentUse, deltasBetween } from '../chain/assembly.js';
+import { checkExtentUse } from '../chain/assembly.js';
 import { type PageTable, type RegionTable, Version } from '../chain/page-table.js';
-import { concat, toRuns } from '../chain/runs.js';
+import { concat, toPages, toRuns, union } from '../chain/runs.js';
 import type { RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
@@ -37,32 +37,23 @@ export function planRegion(
   const wanted = target.regions.get(request.name);
   if (wanted === undefined) throw new TidemarkError('TIDEMARK_REGION_MISMATCH', `the checkpoint has no region ${request.name}`);
   const has = request.known ? base?.regions.get(request.name) : undefined;
-  const pageCount = request.byteLength / PAGE_SIZE;
-  const written = new Uint8Array(pageCount);
+  const isWritten = new Uint8Array(request.byteLength / PAGE_SIZE);
   for (let k = 0; k < request.changed.length; k += 2)
-    written.fill(1, request.changed[k], request.changed[k]! + request.changed[k + 1]!);
-  const plain = new Uint32Array(pageCount);
+    isWritten.fill(1, request.changed[k], request.changed[k]! + request.changed[k + 1]!);
+  const pages = toPages(union(wanted.differences(has), request.changed));
+  const plain = new Uint32Array(pages.length);
   let plainCount = 0;
   const assembled: number[] = [];
   const zeros: number[] = [];
   const fromMemory: number[] = [];
-  // Of pages that were written nobody knows what they hold.
-  let nextWritten = written.indexOf(1);
-  const next = (page: number): number => {
-    if (has === undefined) return page;
-    if (nextWritten >= 0 && nextWritten < page) nextWritten = written.indexOf(1, page);
-    // Up to there only: one look at each page is enough.
-    return wanted.nextDifference(has, page, nextWritten < 0 ? pageCount : nextWritten);
-  };
-  for (let page = next(0); page < pageCount; page = next(page + 1)) {
-    // It is never what deltas are put on.
-    const isWritten = written[page] === 1;
-    if (!isWritten && wanted.sameVersion(has, page)) continue;
+  for (const page of pages) {
+    if (page >= isWritten.length) break;
     if (!wanted.isStored(page)) {
       zeros.push(page);
       continue;
     }
-    const ofMemory = !isWritten && has !== undefined && deltasBetween(has, wanted, page) !== undefined;
+    // Of pages that were written nobody knows what they hold: it is never what deltas are put on.
+    const ofMemory = isWritten[page] === 0 && has !== undefined && wanted.sharesFullVersion(has, page);
     if (ofMemory || wanted.kind(page) === Version.delta) {
       assembled.push(page);
       fromMemory.push(ofMemory ? 1 : 0);

@@ -307,6 +307,7 @@ describe('kernel: types of arguments', () => {
         regionPoisoned: [id, false],
         exiting: [0],
         tableStored: [new Uint8Array()],
+        tableDifferences: [new Uint8Array(), new Uint8Array()],
         pick: [new Uint32Array(), new Uint32Array()],
         tableSum: [0, new Uint8Array()],
         decodeExtents: [Uint8Array.of(0), 0, 1],
