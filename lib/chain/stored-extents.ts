@@ -1,7 +1,7 @@
 import { addon, type ExtentColumns, SEGMENT_PAGES } from '../kernel/addon.js';
 import type { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
-import { concat, type Runs, toRuns } from './runs.js';
+import type { Runs } from './runs.js';
 
 /** An extent, and which pages its slots hold. */
 export interface StoredExtent {
@@ -27,24 +27,37 @@ export class StoredExtents implements Iterable<StoredExtent> {
   }
 
   static of(extents: readonly StoredExtent[]): StoredExtents {
-    const rows: { record: number; first: number; length: number; slot: number }[] = [];
-    const ends: number[] = [];
-    for (const { record, pages, slots } of extents) {
-      for (let from = 0, to = 0; from < pages.length; from = to) {
+    const pageCount = extents.reduce((sum, { pages }) => sum + pages.length, 0);
+    const crcs = new Uint32Array(pageCount);
+    // As many as there may be: of pages that lie apart there is a run for each.
+    const firsts = new Uint32Array(pageCount);
+    const lengths = new Uint32Array(pageCount);
+    const slotOfRun = new Uint8Array(pageCount);
+    const records = new Float64Array(pageCount);
+    const ends = new Uint32Array(extents.length);
+    let run = 0;
+    let at = 0;
+    for (let k = 0; k < extents.length; k++) {
+      const { record, pages, slots, crcs: own } = extents[k]!;
+      for (let from = 0, to = 0; from < pages.length; from = to, run++) {
         while (to < pages.length && pages[to]! - pages[from]! === to - from && slots[to]! - slots[from]! === to - from) to++;
-        rows.push({ record, first: pages[from]!, length: to - from, slot: slots[from]! });
+        records[run] = record;
+        firsts[run] = pages[from]!;
+        lengths[run] = to - from;
+        slotOfRun[run] = slots[from]!;
       }
-      ends.push(rows.length);
+      ends[k] = run;
+      crcs.set(own, at);
+      at += own.length;
     }
-    const crcs = concat(extents.map(({ crcs }) => crcs));
     const runs: ExtentColumns = {
-      records: Float64Array.from(rows, ({ record }) => record),
-      firsts: Uint32Array.from(rows, ({ first }) => first),
-      lengths: Uint32Array.from(rows, ({ length }) => length),
-      slots: Uint8Array.from(rows, ({ slot }) => slot),
+      records: records.slice(0, run),
+      firsts: firsts.slice(0, run),
+      lengths: lengths.slice(0, run),
+      slots: slotOfRun.slice(0, run),
       counts: Uint16Array.from(extents, ({ count }) => count),
-      ends: Uint32Array.from(ends),
-      pageCount: crcs.length,
+      ends,
+      pageCount,
     };
     return new StoredExtents(runs, new Uint8Array(crcs.buffer));
   }
@@ -89,22 +102,26 @@ export class StoredExtents implements Iterable<StoredExtent> {
 const NO_RUNS: Runs = new Uint32Array(0);
 
 /** How a manifest lists extents: records, slots that do not count, pages; then the CRC32Cs of all pages. */
-export function writeExtents(out: ByteWriter, extents: StoredExtents): void {
-  out.varint(extents.length);
+export function writeExtents(out: ByteWriter, { runs, crcs }: StoredExtents): void {
+  const { records, firsts, lengths, slots, counts, ends } = runs;
+  out.varint(ends.length);
   let record = 0;
   let end = 0;
-  for (const extent of extents) {
+  let from = 0;
+  for (let k = 0; k < ends.length; k++) {
+    const to = ends[k]!;
     // Numbers are given when an extent arrives, and codec threads overtake each other.
-    out.signed(extent.record - record);
-    out.varint(extent.count);
-    writeRuns(out, deadSlots(extent.slots, extent.count));
-    const runs = toRuns(extent.pages);
-    out.signed(runs[0]! - end);
-    writeRuns(out, runs, runs[0]!);
-    record = extent.record;
-    end = runs.at(-2)! + runs.at(-1)!;
+    out.signed(records[from]! - record);
+    out.varint(counts[k]!);
+    writeRuns(out, deadSlots(slots.subarray(from, to), lengths.subarray(from, to), counts[k]!));
+    out.signed(firsts[from]! - end);
+    const pages = joined(firsts.subarray(from, to), lengths.subarray(from, to));
+    writeRuns(out, pages, firsts[from]!);
+    record = records[from]!;
+    end = firsts[to - 1]! + lengths[to - 1]!;
+    from = to;
   }
-  out.raw(extents.crcs);
+  out.raw(crcs);
 }
 
 /** @throws `TIDEMARK_DAMAGED` */
@@ -120,10 +137,31 @@ export function allSlots(count: number): Uint8Array {
   return ALL_SLOTS.subarray(0, count);
 }
 
-function deadSlots(live: Uint8Array, count: number): Runs {
-  if (live.length === count) return NO_RUNS;
-  const there = new Set(live);
-  return toRuns(Uint32Array.from(allSlots(count)).filter((slot) => !there.has(slot)));
+/** Runs whose pages follow each other are one, whatever slots they are in. */
+function joined(firsts: Uint32Array, lengths: Uint32Array): Runs {
+  const runs = new Uint32Array(2 * firsts.length);
+  let at = 0;
+  for (let k = 0; k < firsts.length; k++) {
+    if (at > 0 && runs[at - 2]! + runs[at - 1]! === firsts[k]) {
+      runs[at - 1]! += lengths[k]!;
+    } else {
+      runs[at++] = firsts[k]!;
+      runs[at++] = lengths[k]!;
+    }
+  }
+  return runs.subarray(0, at);
+}
+
+/** Of an extent, whose runs lie in these slots. */
+function deadSlots(slots: Uint8Array, lengths: Uint32Array, count: number): Runs {
+  const dead: number[] = [];
+  let next = 0;
+  for (let k = 0; k < slots.length; k++) {
+    if (slots[k]! > next) dead.push(next, slots[k]! - next);
+    next = slots[k]! + lengths[k]!;
+  }
+  if (next < count) dead.push(next, count - next);
+  return dead.length === 0 ? NO_RUNS : Uint32Array.from(dead);
 }
 
 /** @param from what the first run is told relative to */
