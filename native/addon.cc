@@ -10,6 +10,7 @@ Napi::Object initialise(Napi::Env, Napi::Object exports) {
   tidemark::defineRing(exports);
   tidemark::defineShadow(exports);
   tidemark::definePageTable(exports);
+  tidemark::defineLevelTable(exports);
   tidemark::defineStoredExtents(exports);
   tidemark::defineMisc(exports);
   tidemark::defineUserfaultfd(exports);

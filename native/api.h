@@ -10,6 +10,7 @@ void defineMemory(Napi::Object exports);
 void defineRing(Napi::Object exports);
 void defineShadow(Napi::Object exports);
 void definePageTable(Napi::Object exports);
+void defineLevelTable(Napi::Object exports);
 void defineStoredExtents(Napi::Object exports);
 void defineMisc(Napi::Object exports);
 void defineUserfaultfd(Napi::Object exports);

@@ -19,6 +19,7 @@
             'exiting.cc',
             'fill.cc',
             'lazy.cc',
+            'level_table.cc',
             'library.cc',
             'mapping.cc',
             'memory.cc',

@@ -6,53 +6,14 @@
 #include "api.h"
 #include "args.h"
 #include "errors.h"
+#include "field_reader.h"
 
 // The lists of extents in manifests (docs/format.md): in JavaScript, in a thread that has just started, a list of a GiB took 25 ms.
 
 namespace tidemark {
 
 namespace {
-/** What is in the record cannot be; becomes a string, not an exception: lib/chain says which record. */
-struct Damage {
-  std::string what;
-};
-
-constexpr uint64_t kMaxSafe = (uint64_t{1} << 53) - 1;
-constexpr int64_t kMaxRecord = (int64_t{1} << 48) - 1;
 constexpr uint64_t kMaxSlots = 256;
-constexpr uint64_t kMaxPages = uint64_t{1} << 32;
-
-/** As lib/chain/bytes.ts reads it. */
-class FieldReader {
- public:
-  FieldReader(Span<uint8_t> bytes, size_t at) : bytes_(bytes), at_(at) {}
-
-  size_t at() const { return at_; }
-  size_t remaining() const { return bytes_.length - at_; }
-
-  uint64_t varint() {
-    uint64_t value = 0;
-    for (int shift = 0; shift < 56; shift += 7) {
-      if (remaining() == 0) throw Damage{"ends in the middle of a field"};
-      const uint8_t byte = bytes_.data[at_++];
-      value |= static_cast<uint64_t>(byte & 0x7f) << shift;
-      if (byte < 0x80) {
-        if (value > kMaxSafe) break;
-        return value;
-      }
-    }
-    throw Damage{"holds a number that is too large"};
-  }
-
-  int64_t zigzag() {
-    const uint64_t value = varint();
-    return value % 2 == 0 ? static_cast<int64_t>(value / 2) : -static_cast<int64_t>((value + 1) / 2);
-  }
-
- private:
-  const Span<uint8_t> bytes_;
-  size_t at_;
-};
 
 struct Extent {
   uint64_t record;

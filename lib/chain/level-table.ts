@@ -1,7 +1,7 @@
-import type { RunColumns } from '../kernel/addon.js';
+import { addon, type LayerColumns } from '../kernel/addon.js';
 import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
-import { MAX_PAGES, uidBytes, uidText } from './manifest.js';
+import { uidBytes, uidText } from './manifest.js';
 import { MOST_OLDER } from './older-versions.js';
 import { type PageTable, type RegionTable, Version } from './page-table.js';
 
@@ -165,60 +165,19 @@ export function decodeLevelTable(payload: Uint8Array, number: number): LevelTabl
 export function applyLevelTable(level: LevelTable, table: PageTable, levels: number, number: number): void {
   for (const { number: regionNumber, entries, read } of level.regions) {
     const region = table.byNumber(regionNumber);
-    const newest = readLayer(read, entries, true, number);
+    const newest = readLayer(read, entries, true);
     const crcs = read.raw(newest.stored * 4);
     region?.addRuns(newest.kinds, newest, crcs, levels);
     const layers = read.varint();
     if (layers > MOST_OLDER) throw damaged(`page table ${number} claims ${layers} layers`);
     for (let k = 0; k < layers; k++) {
-      const layer = readLayer(read, read.varint(), false, number);
+      const layer = readLayer(read, read.varint(), false);
       region?.addRuns(layer.kinds, layer, undefined, levels);
     }
     read.end();
   }
 }
 
-/** The runs of a layer, and how many pages of them are not zero. */
-interface LayerRuns extends RunColumns {
-  kinds: Uint8Array;
-  stored: number;
-}
-
-/** What a run takes at least: page, count and kind. */
-const LEAST_RUN_BYTES = 3;
-/** A version has 48 bits for it. */
-const MAX_RECORD = 2 ** 48 - 1;
-
-function readLayer(read: ByteReader, entries: number, mayBeZero: boolean, number: number): LayerRuns {
-  if (entries * LEAST_RUN_BYTES > read.remaining) throw damaged(`page table ${number} claims ${entries} runs`);
-  const runs: LayerRuns = {
-    firsts: new Uint32Array(entries),
-    lengths: new Uint32Array(entries),
-    kinds: new Uint8Array(entries),
-    records: new Float64Array(entries),
-    slots: new Uint8Array(entries),
-    stored: 0,
-  };
-  let end = 0;
-  let record = 0;
-  for (let k = 0; k < entries; k++) {
-    const first = end + read.varint();
-    const count = read.varint();
-    const kind = read.u8();
-    end = first + count;
-    if (end > MAX_PAGES) throw damaged(`page table ${number} names page ${end}`);
-    const stored = kind === Version.full || kind === Version.delta;
-    if (!stored && !(mayBeZero && kind === Version.zero)) throw damaged(`page table ${number} has a version of kind ${kind}`);
-    if (stored) {
-      record += read.signed();
-      if (record < 1 || record > MAX_RECORD) throw damaged(`page table ${number} names record ${record}`);
-    }
-    runs.firsts[k] = first;
-    runs.lengths[k] = count;
-    runs.kinds[k] = kind;
-    runs.records[k] = record;
-    runs.slots[k] = stored ? read.u8() : 0;
-    if (stored) runs.stored += count;
-  }
-  return runs;
+function readLayer(read: ByteReader, runs: number, mayBeZero: boolean): LayerColumns {
+  return read.native((bytes, at) => addon().decodeLayer(bytes, at, runs, mayBeZero));
 }

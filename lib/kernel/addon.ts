@@ -10,6 +10,13 @@ export interface RunColumns {
   readonly slots: Uint8Array;
 }
 
+/** A layer of a page table of a level. */
+export interface LayerColumns extends RunColumns {
+  readonly kinds: Uint8Array;
+  /** Pages of all runs that do not become zero. */
+  readonly stored: number;
+}
+
 /** A list of extents; of each one run or more. */
 export interface ExtentColumns extends RunColumns {
   /** Of each extent: the slots it has, and where its runs end. */
@@ -233,6 +240,8 @@ export interface Addon {
    * Bounded by the bytes there are, whatever they claim.
    */
   decodeExtents(bytes: Uint8Array, offset: number, pageCount: number): (ExtentColumns & { next: number }) | string;
+  /** A layer of so many runs, likewise. */
+  decodeLayer(bytes: Uint8Array, offset: number, runs: number, mayBeZero: boolean): (LayerColumns & { next: number }) | string;
   /**
    * Adds versions to a page table that is filled from the newest checkpoint to the oldest, where a page has none yet, or deltas only. `table` and `pool` are the bytes of
    * VersionColumns, the other arrays fields of OlderVersions. `crcs`: 4 bytes for each page that does not become zero, in a row; empty: older versions have none. Pages behind

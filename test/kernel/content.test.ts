@@ -310,6 +310,7 @@ describe('kernel: types of arguments', () => {
         tableDifferences: [new Uint8Array(), new Uint8Array()],
         pick: [new Uint32Array(), new Uint32Array()],
         tableSum: [0, new Uint8Array()],
+        decodeLayer: [new Uint8Array(), 0, 0, true],
         decodeExtents: [Uint8Array.of(0), 0, 1],
         tableAddRuns: [
           ...loading(),

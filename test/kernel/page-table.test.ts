@@ -195,4 +195,34 @@ describe('kernel: page tables', () => {
     assert.throws(() => addon().decodeExtents(bytes(0), 2, 1), RangeError);
     assert.equal(typeof decode(list(...good, 0, 0, 0, 0, 0, 0, 0, 0), 2 ** 32), 'object');
   });
+
+  it('says what is wrong with a layer', () => {
+    const list = (...fields: number[]) => {
+      const out = new ByteWriter();
+      for (const field of fields) out.varint(field);
+      return out.bytes().slice();
+    };
+    const decode = (encoded: Uint8Array, runs: number, mayBeZero = true) => addon().decodeLayer(encoded, 0, runs, mayBeZero);
+    // Signed numbers are twice as large: pages 3 and 4 in record 5 from slot 9 on, 6 to 8 zero, 9 a delta in record 4.
+    const good = list(3, 2, FULL, 10, 9, 1, 3, Version.zero, 0, 1, DELTA, 1, 7);
+    const decoded = decode(good, 3);
+    assert.ok(typeof decoded === 'object');
+    const { firsts, lengths, kinds, slots, records, stored, next } = decoded;
+    assert.deepEqual([...firsts, ...lengths, ...kinds], [3, 6, 9, 2, 3, 1, FULL, Version.zero, DELTA]);
+    assert.deepEqual([...slots, ...records, stored, next], [9, 0, 7, 5, 5, 4, 3, 13]);
+    assert.match(String(decode(good, 3, false)), /version of kind 1/);
+    assert.match(String(decode(good, 5)), /claims 5 runs/);
+    for (let length = 9; length < 13; length++) assert.equal(typeof decode(good.subarray(0, length), 3), 'string');
+    for (const [fields, why] of [
+      [[0, 1, 0, 0], /kind 0/],
+      [[0, 1, 4, 0], /kind 4/],
+      [[0, 1, FULL, 0, 0], /record 0/],
+      [[0, 1, FULL, 1, 0], /record -1/],
+      [[0, 1, FULL, 2 ** 49, 0], /record 281474976710656/],
+      [[2 ** 32 - 1, 2, FULL, 2, 0], /page 4294967297/],
+      [[0, 2 ** 32, FULL, 2, 0], /page 4294967296/],
+      [[2 ** 52, 2 ** 52, FULL, 2, 0], /page/],
+    ] as const)
+      assert.match(String(decode(list(...fields), 1)), why, fields.join(' '));
+  });
 });

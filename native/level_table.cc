@@ -1,0 +1,90 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "api.h"
+#include "args.h"
+#include "errors.h"
+#include "field_reader.h"
+
+// The layers of the page tables of levels (docs/format.md): tens of thousands of runs, for a thread that has just started.
+
+namespace tidemark {
+
+namespace {
+enum Kind : uint8_t { kZero = 1, kFull = 2, kDelta = 3 };
+/** What a run takes at least: page, count and kind. */
+constexpr uint64_t kLeastRunBytes = 3;
+
+struct Layer {
+  std::vector<double> records;
+  std::vector<uint32_t> firsts;
+  std::vector<uint32_t> lengths;
+  std::vector<uint8_t> slots;
+  std::vector<uint8_t> kinds;
+  /** Pages that do not become zero. */
+  uint64_t stored = 0;
+};
+
+Layer readLayer(FieldReader& read, uint64_t count, bool mayBeZero) {
+  if (count > read.remaining() / kLeastRunBytes) throw Damage{"claims " + std::to_string(count) + " runs"};
+  Layer layer;
+  uint64_t end = 0;
+  int64_t record = 0;
+  for (uint64_t k = 0; k < count; k++) {
+    const uint64_t first = end + read.varint();
+    const uint64_t length = read.varint();
+    const uint8_t kind = read.u8();
+    end = first + length;
+    if (end > kMaxPages || length >= kMaxPages) throw Damage{"names page " + std::to_string(end)};
+    const bool isStored = kind == kFull || kind == kDelta;
+    if (!isStored && !(mayBeZero && kind == kZero)) throw Damage{"has a version of kind " + std::to_string(kind)};
+    if (isStored) {
+      record += read.zigzag();
+      if (record < 1 || record > kMaxRecord) throw Damage{"names record " + std::to_string(record)};
+      layer.stored += length;
+    }
+    layer.records.push_back(static_cast<double>(record));
+    layer.firsts.push_back(static_cast<uint32_t>(first));
+    layer.lengths.push_back(static_cast<uint32_t>(length));
+    layer.kinds.push_back(kind);
+    layer.slots.push_back(isStored ? read.u8() : 0);
+  }
+  return layer;
+}
+
+template <typename Array, typename T>
+Array column(Napi::Env env, const std::vector<T>& values) {
+  Array array = Array::New(env, values.size());
+  std::copy(values.begin(), values.end(), array.Data());
+  return array;
+}
+
+Napi::Value decodeLayer(const Napi::CallbackInfo& info) {
+  const Args args(info);
+  const Span<uint8_t> bytes = args.bytes(0, "bytes");
+  const uint64_t offset = args.integer(1, "offset", bytes.length);
+  const uint64_t count = args.integer(2, "count", kMaxSafe);
+  const bool mayBeZero = args.boolean(3, "mayBeZero");
+  const Napi::Env env = info.Env();
+  FieldReader read(bytes, offset);
+  try {
+    const Layer layer = readLayer(read, count, mayBeZero);
+    Napi::Object columns = Napi::Object::New(env);
+    columns.Set("records", column<Napi::Float64Array>(env, layer.records));
+    columns.Set("firsts", column<Napi::Uint32Array>(env, layer.firsts));
+    columns.Set("lengths", column<Napi::Uint32Array>(env, layer.lengths));
+    columns.Set("slots", column<Napi::Uint8Array>(env, layer.slots));
+    columns.Set("kinds", column<Napi::Uint8Array>(env, layer.kinds));
+    columns.Set("stored", Napi::Number::New(env, static_cast<double>(layer.stored)));
+    columns.Set("next", Napi::Number::New(env, static_cast<double>(read.at())));
+    return columns;
+  } catch (const Damage& damage) {
+    return Napi::String::New(env, damage.what);
+  }
+}
+}  // namespace
+
+void defineLevelTable(Napi::Object exports) { define<decodeLayer>(exports, "decodeLayer"); }
+
+}  // namespace tidemark
