@@ -335,7 +335,7 @@ export class Checkpointer<N extends string = string> implements AsyncDisposable 
         base: base?.uid ?? null,
         fingerprint: this.#options.fingerprint,
         signal,
-        lazy: resident === undefined ? undefined : { userFaults, resident },
+        lazy: resident === undefined ? undefined : { request: { userFaults, noted: this.#options.workingSet }, resident },
         onRestored: (residency) => {
           this.#residency = residency;
         },

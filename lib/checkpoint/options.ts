@@ -25,7 +25,8 @@ export interface CheckpointerOptions<N extends string = string> {
   deltas?: boolean;
   /**
    * Store with each checkpoint that follows a lazy restore in which order pages were first touched after that (as the attachment `tidemark.working-set`; by reference while it is the same). The next lazy
-   * restore fills these first, in that order. Up to 65,536 pages. Default: false.
+   * restore fills these first, about in that order. Up to 65,536 pages. While it is on, a lazy restore fills nothing else as long as pages are touched within 20 ms of each
+   * other, for up to 5 s: touches of pages that are there are not seen. Default: false.
    */
   workingSet?: boolean;
   /** Of the program that gives the memory its meaning; a restore of a checkpoint with another one is refused. */

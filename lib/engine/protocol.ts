@@ -294,7 +294,7 @@ export interface Calls {
   ): { checkpoint: Checkpoint; regions: { name: string; byteLength: number }[] };
   restore(session: number, request: RestoreRequest): { filledPages: number; zeroedPages: number };
   /** Makes everything that differs missing, adopts, and serves it from now on; a `resident` event says when all of it is there. */
-  restoreLazily(session: number, request: RestoreRequest, userFaults: boolean): LazyBegun;
+  restoreLazily(session: number, request: RestoreRequest, how: LazyRequest): LazyBegun;
   /** Resolves when these pages of a region are there. */
   ensureResident(session: number, region: string, firstPage: number, pageCount: number): void;
   adopt(session: number, uid: string): void;
@@ -338,6 +338,13 @@ export interface RestoreRequest {
 }
 
 /** What a lazy restore has begun with. */
+/** How a restore is lazy. */
+export interface LazyRequest {
+  userFaults: boolean;
+  /** What is touched first is to be noted: so nothing else is filled while pages are touched one after the other. */
+  noted: boolean;
+}
+
 export interface LazyBegun {
   filledPages: number;
   zeroedPages: number;

@@ -218,11 +218,11 @@ const handlers: Handlers = {
     }
   },
 
-  async restoreLazily(id, request, userFaults) {
+  async restoreLazily(id, request, { userFaults, noted }) {
     const { store, session } = need(sessions, id, 'checkpointer');
     const plan = planned(session, request.uid);
     const base = await baseTable(store, session, request.base);
-    const lazy = new LazyRun(store.log, codecs, {
+    const lazy = new LazyRun(store.log, codecs, noted, {
       onProgress: (donePages, totalPages) => emit({ type: 'restored', session: session.id, donePages, totalPages }),
     });
     try {

@@ -3,7 +3,7 @@ import { pageList, readPagesNow } from '../chain/assembly.js';
 import { damaged } from '../chain/damage.js';
 import type { Log } from '../chain/log.js';
 import type { StoredAttachment } from '../chain/manifest.js';
-import type { PageTable, RegionTable } from '../chain/page-table.js';
+import type { PageTable } from '../chain/page-table.js';
 import { readAttachment } from '../chain/read-pages.js';
 import { Kind } from '../chain/record.js';
 import { countPages, toPages } from '../chain/runs.js';
@@ -12,47 +12,17 @@ import type { LazyBegun, RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { fault, faulty } from '../faults.js';
 import { addon } from '../kernel/addon.js';
+import { FillOrder, type Slice } from './fill-order.js';
 import { frameOf, missingOf, slicePlan } from './lazy-plan.js';
+import { faultsOf, isClosed, type LazyRegion, missingPages, residence, whileOpen } from './lazy-region.js';
 import { PlanRunner } from './plan-runner.js';
 import { fillPages } from './window.js';
 import { decodeWorkingSet, WORKING_SET, type WorkingSet } from './working-set.js';
 
-/** Pages that are filled ahead at a time: a fault turns where filling goes on after as many at the latest. Few at first, for then faults come, and most of what is run is not compiled yet. */
-const SLICE_PAGES = 2048;
-const FIRST_SLICE_PAGES = 256;
 /** Payloads of extents that are kept, for faults on their neighbours. */
 const PAYLOADS_KEPT = 8;
 /** For the tests. */
-const HOLD_MS = 50;
 const LATE_MS = 10;
-
-interface LazyRegion {
-  readonly request: RestoreRequest['regions'][number];
-  /** Commits go on changing it: they change pages that were captured, and no page that is missing ever is. */
-  readonly wanted: RegionTable;
-  /** Of `regionBecomeLazy`. */
-  readonly lazy: number;
-  /** Where filling ahead goes on. */
-  next: number;
-  /** Pages that were missing when they were last counted. */
-  left: number;
-  /** Pages that could not be restored. */
-  readonly poisoned: number[];
-}
-
-/** Pages to be filled. */
-interface Slice {
-  region: LazyRegion;
-  pages: Uint32Array;
-}
-
-/** Pages that somebody waits for. */
-interface Urgent {
-  region: LazyRegion;
-  first: number;
-  end: number;
-  resolve(): void;
-}
 
 export interface LazyWatch {
   onProgress(donePages: number, totalPages: number): void;
@@ -68,26 +38,20 @@ export class LazyRun {
   readonly #watch: LazyWatch;
   readonly #runner: PlanRunner;
   readonly #regions: LazyRegion[] = [];
+  readonly #order: FillOrder;
   readonly #payloads = new Map<number, Uint8Array>();
-  readonly #urgent: Urgent[] = [];
-  /** Pages that were touched after a restore before this one, some at a time, in that order. */
-  readonly #expected: Slice[] = [];
-  #attachments: readonly StoredAttachment[] = [];
-  /** The region of the last fault. */
-  #touched: LazyRegion | undefined;
   #reserve: Lent | undefined;
   #total = 0;
-  #slice = FIRST_SLICE_PAGES;
   #ended = false;
-  /** Pages were asked for: then nothing is held back any more. */
-  #asked = false;
   /** Why the first page that could not be restored could not. */
   #failure: unknown;
 
-  constructor(log: Log, codecs: CodecPorts, watch: LazyWatch) {
+  /** @param noted what is touched first is to be noted */
+  constructor(log: Log, codecs: CodecPorts, noted: boolean, watch: LazyWatch) {
     this.#log = log;
     this.#codecs = codecs;
     this.#watch = watch;
+    this.#order = new FillOrder(this.#regions, noted);
     this.#runner = new PlanRunner({ log, codecs, checkAborted: () => this.#checkEnded(), reserve: () => this.#reserve });
   }
 
@@ -97,7 +61,7 @@ export class LazyRun {
    */
   async begin(request: RestoreRequest, target: PageTable, base: PageTable | undefined, userFaults: boolean): Promise<LazyBegun> {
     const plans = request.regions.map((region) => missingOf(region, target, base));
-    this.#attachments = target.attachments;
+    const expected = await this.#workingSet(target.attachments);
     // Before the log is pinned for a slice: what is in staging may wait for the log to be reopened.
     if (target.olderVersions > 0) this.#reserve = await this.#codecs.reserve(() => this.#checkEnded());
     let zeroedPages = 0;
@@ -111,9 +75,13 @@ export class LazyRun {
       fault('lazy.begin');
       const lazy = addon().regionBecomeLazy(native, missing, userFaults, () => this.#serve(lazy));
       const left = countPages(missing);
-      this.#regions.push({ request: { ...region, lazy }, wanted, lazy, next: 0, left, poisoned: [] });
+      this.#regions.push({ request: { ...region, lazy }, wanted, lazy, left, poisoned: [] });
       this.#total += left;
       zeroedPages += countPages(zeros);
+    }
+    for (const region of this.#regions) {
+      const pages = expected.get(region.wanted.name);
+      if (pages !== undefined) this.#order.expect(region, pages);
     }
     const lazy = Object.fromEntries(this.#regions.map((region) => [region.wanted.name, region.lazy]));
     return { filledPages: this.#total, zeroedPages, lazy };
@@ -123,11 +91,8 @@ export class LazyRun {
   async run(): Promise<void> {
     try {
       this.#warmUp();
-      await this.#expect();
-      while (!this.#ended) {
-        const work = this.#wanted() ?? (await this.#rest());
-        if (work === undefined) break;
-        await this.#fillSlice(work.region, work.pages);
+      for (let work = await this.#order.next(); work !== undefined; work = await this.#order.next()) {
+        await this.#fillSlice(work);
         this.#watch.onProgress(this.#total - this.#missing(), this.#total);
       }
       this.#checkEnded();
@@ -171,9 +136,7 @@ export class LazyRun {
   /** Resolves when these pages are there, or cannot be had: they are poisoned then. */
   ensure(name: string, first: number, count: number): Promise<void> {
     const region = this.#regions.find(({ request }) => request.name === name);
-    if (region === undefined || this.#ended) return Promise.resolve();
-    this.#asked = true;
-    return new Promise((resolve) => this.#urgent.push({ region, first, end: first + count, resolve }));
+    return region === undefined ? Promise.resolve() : this.#order.ask(region, first, first + count);
   }
 
   /** What is missing is poisoned. Idempotent. */
@@ -184,7 +147,7 @@ export class LazyRun {
     if (this.#reserve !== undefined) this.#reserve.staging.releaseAll(this.#reserve.segments);
     this.#reserve = undefined;
     this.#payloads.clear();
-    for (const { resolve } of this.#urgent.splice(0)) resolve();
+    this.#order.end();
   }
 
   /** A page is filled as for a fault, before one comes: what that runs is not compiled yet. */
@@ -198,20 +161,13 @@ export class LazyRun {
   }
 
   /** What was touched first after an earlier restore comes first. It is a hint: without it everything comes, too. */
-  async #expect(): Promise<void> {
-    const stored = this.#attachments.find(({ name }) => name === WORKING_SET);
-    if (stored === undefined) return;
-    let order: WorkingSet;
+  async #workingSet(attachments: readonly StoredAttachment[]): Promise<WorkingSet> {
+    const stored = attachments.find(({ name }) => name === WORKING_SET);
+    if (stored === undefined) return new Map();
     try {
-      order = decodeWorkingSet(await readAttachment(this.#log, stored));
+      return decodeWorkingSet(await readAttachment(this.#log, stored));
     } catch {
-      return;
-    }
-    for (const region of this.#regions) {
-      const pages = order.get(region.wanted.name) ?? new Uint32Array(0);
-      whileOpen(() => addon().regionExpect(region.lazy, pages));
-      for (let k = 0; k < pages.length; k += FIRST_SLICE_PAGES)
-        this.#expected.push({ region, pages: pages.subarray(k, k + FIRST_SLICE_PAGES) });
+      return new Map();
     }
   }
 
@@ -224,42 +180,7 @@ export class LazyRun {
     return this.#regions.reduce((sum, { left }) => sum + left, 0);
   }
 
-  /** What comes before the rest: what somebody has asked for, then what was touched first an earlier time. */
-  #wanted(): Slice | undefined {
-    for (let urgent = this.#urgent[0]; urgent !== undefined; urgent = this.#urgent[0]) {
-      const { region, first, end } = urgent;
-      const pages = missingPages(region, first).filter((page) => page >= first && page < end);
-      if (pages.length > 0) return { region, pages };
-      this.#urgent.shift();
-      urgent.resolve();
-    }
-    for (let some = this.#expected.shift(); some !== undefined; some = this.#expected.shift()) {
-      const { region, pages } = some;
-      const missing = whileOpen(() => addon().regionStillMissing(region.lazy, pages)) ?? new Uint32Array(0);
-      if (missing.length > 0) return { region, pages: missing.sort() };
-    }
-    return undefined;
-  }
-
-  /** From the last fault on, then whatever there is. */
-  async #rest(): Promise<Slice | undefined> {
-    while (!this.#asked && faulty('lazy.hold') && !this.#ended) {
-      await setTimeout(HOLD_MS);
-      const wanted = this.#wanted();
-      if (wanted !== undefined) return wanted;
-    }
-    const order = this.#touched === undefined ? this.#regions : [this.#touched, ...this.#regions];
-    for (const region of order) {
-      const pages = missingPages(region, region.next, this.#slice);
-      if (pages.length === 0) continue;
-      this.#slice = Math.min(2 * this.#slice, SLICE_PAGES);
-      region.next = pages.at(-1)! + 1;
-      return { region, pages };
-    }
-    return undefined;
-  }
-
-  async #fillSlice(region: LazyRegion, pages: Uint32Array): Promise<void> {
+  async #fillSlice({ region, pages }: Slice): Promise<void> {
     // Only as long as it takes: a rejected write waits for it, and all commits with that.
     await this.#log.pin();
     try {
@@ -297,8 +218,7 @@ export class LazyRun {
   #answer(region: LazyRegion): void {
     for (const page of faultsOf(region)) {
       this.#supply(region, page, true);
-      this.#touched = region;
-      region.next = page;
+      this.#order.noteFault(region, page);
     }
   }
 
@@ -355,31 +275,4 @@ export class LazyRun {
       if (!isClosed(error)) throw error;
     }
   }
-}
-
-function missingPages({ lazy }: LazyRegion, from: number, most = SLICE_PAGES): Uint32Array {
-  return whileOpen(() => addon().regionMissing(lazy, from, most)) ?? new Uint32Array(0);
-}
-
-function faultsOf({ lazy }: LazyRegion): Uint32Array {
-  return whileOpen(() => addon().regionFaults(lazy)) ?? new Uint32Array(0);
-}
-
-function residence(lazy: number): { missing: number } | undefined {
-  return whileOpen(() => addon().regionResidence(lazy));
-}
-
-/** Undefined once the program has closed the region, or the region has given its tracking up: then what was missing is poisoned. */
-function whileOpen<T>(call: () => T): T | undefined {
-  try {
-    return call();
-  } catch (error) {
-    if (isClosed(error)) return undefined;
-    throw error;
-  }
-}
-
-function isClosed(error: unknown): boolean {
-  const { code } = error as { code?: string };
-  return code === 'ERR_CLOSED' || code === 'ERR_NOT_LAZY' || code === 'EPERM';
 }

@@ -1,7 +1,7 @@
 import type { Checkpoint } from '../chain/header.js';
 import { union } from '../chain/runs.js';
 import type { Engine } from '../engine/engine.js';
-import type { LazyBegun, PlainTarget, RestoreRequest } from '../engine/protocol.js';
+import type { LazyBegun, LazyRequest, PlainTarget, RestoreRequest } from '../engine/protocol.js';
 import type { RegionShadow } from '../engine/shadows.js';
 import { TidemarkError } from '../errors.js';
 import { PAGE_SIZE } from '../kernel/addon.js';
@@ -76,9 +76,9 @@ interface RestoreJob {
   onRestored(residency: Residency): void;
 }
 
-/** How a restore is lazy. */
+/** That a restore is lazy. */
 export interface LazyOptions {
-  userFaults: boolean;
+  request: LazyRequest;
   /** Settles when all pages are there, or some cannot be had. */
   resident: Promise<void>;
 }
@@ -89,7 +89,7 @@ export async function restoreRegions(job: RestoreJob): Promise<Restoration> {
   const { engine, session, signal } = job;
   signal?.throwIfAborted();
   const { lazy } = job;
-  if (lazy !== undefined) requireServing(lazy.userFaults);
+  if (lazy !== undefined) requireServing(lazy.request.userFaults);
   const { checkpoint, regions: found } = await engine.call('planRestore', session, job.target);
   if (job.fingerprint !== undefined && checkpoint.fingerprint !== job.fingerprint) {
     throw new TidemarkError(
@@ -199,7 +199,7 @@ async function fill(
   const regions = request.regions.map((region) => ({ ...region, native: job.regions.get(region.name)!.region.nativeId }));
   try {
     const filled: RestoreRequest = { ...request, regions, phase: 'fill' };
-    if (job.lazy !== undefined) return await job.engine.call('restoreLazily', job.session, filled, job.lazy.userFaults);
+    if (job.lazy !== undefined) return await job.engine.call('restoreLazily', job.session, filled, job.lazy.request);
     const counts = await job.engine.call('restore', job.session, filled);
     await job.engine.call('adopt', job.session, request.uid);
     return counts;

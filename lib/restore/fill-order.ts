@@ -1,0 +1,143 @@
+import { setTimeout } from 'node:timers/promises';
+import { faulty } from '../faults.js';
+import { addon } from '../kernel/addon.js';
+import { frameOf } from './lazy-plan.js';
+import { type LazyRegion, missingPages, stillMissing, whileOpen } from './lazy-region.js';
+
+/** Pages that are filled ahead at a time: a fault turns where filling goes on after as many at the latest. Few at first, for then faults come, and most of what is run is not compiled yet. */
+const SLICE_PAGES = 2048;
+const FIRST_SLICE_PAGES = 256;
+/** Of pages that are expected. So many that those which are in one extent come together: to read it takes longer than to decompress one frame. */
+const EXPECTED_PAGES = 1024;
+/** A fault so many pages behind the last one is of somebody who reads on: what comes next is what is wanted next. */
+const NEAR_PAGES = 1024;
+/**
+ * After any other fault the rest waits so long for the next one, and in a row at most so long: decoding it takes the processor from the program and from who serves its
+ * faults. On two cores 150 faults, one after the other, took 250 ms beside it, and 90 without.
+ */
+const QUIET = { ms: 2, atMostMs: 30 };
+/** The same where touches are noted: those of pages that are there are not seen. */
+const NOTED_QUIET = { ms: 20, atMostMs: 5000 };
+const LOOK_MS = 1;
+/** For the tests. */
+const HOLD_MS = 50;
+
+/** Pages to be filled. */
+export interface Slice {
+  region: LazyRegion;
+  pages: Uint32Array;
+}
+
+/** Pages that somebody waits for. */
+interface Urgent {
+  region: LazyRegion;
+  first: number;
+  end: number;
+  resolve(): void;
+}
+
+/** What a lazy restore fills next of what nobody has touched yet. */
+export class FillOrder {
+  readonly #regions: readonly LazyRegion[];
+  readonly #noted: boolean;
+  readonly #urgent: Urgent[] = [];
+  /** Pages that were touched after a restore before this one, some at a time, in that order. */
+  readonly #expected: Slice[] = [];
+  /** Where it goes on in each region. */
+  readonly #next = new Map<LazyRegion, number>();
+  /** The region of the last fault, and its page. */
+  #touched: { region: LazyRegion; page: number } | undefined;
+  readonly #quiet: typeof QUIET;
+  /** When the last fault came that nobody could foresee; the first one is about to. */
+  #unforeseen = performance.now();
+  #slice = FIRST_SLICE_PAGES;
+  #ended = false;
+  /** Pages were asked for: then nothing is held back any more. */
+  #asked = false;
+
+  /** @param noted what is touched first is to be noted */
+  constructor(regions: readonly LazyRegion[], noted: boolean) {
+    this.#regions = regions;
+    this.#noted = noted;
+    this.#quiet = noted ? NOTED_QUIET : QUIET;
+  }
+
+  /** These are likely to be touched, in this order. */
+  expect(region: LazyRegion, pages: Uint32Array): void {
+    whileOpen(() => addon().regionExpect(region.lazy, pages));
+    for (let k = 0; k < pages.length; k += EXPECTED_PAGES)
+      this.#expected.push({ region, pages: pages.subarray(k, k + EXPECTED_PAGES) });
+  }
+
+  /** Resolves when these pages are there, or cannot be had. */
+  ask(region: LazyRegion, first: number, end: number): Promise<void> {
+    if (this.#ended) return Promise.resolve();
+    this.#asked = true;
+    return new Promise((resolve) => this.#urgent.push({ region, first, end, resolve }));
+  }
+
+  /** Somebody has touched a page that was missing: it goes on from there. */
+  noteFault(region: LazyRegion, page: number): void {
+    const last = this.#touched;
+    const readsOn = last?.region === region && page >= last.page && page - last.page <= NEAR_PAGES;
+    if (!readsOn || this.#noted) this.#unforeseen = performance.now();
+    this.#touched = { region, page };
+    this.#next.set(region, page);
+  }
+
+  /** Undefined when nothing is missing any more, or it has ended. */
+  async next(): Promise<Slice | undefined> {
+    const heldUntil = performance.now() + this.#quiet.atMostMs;
+    for (;;) {
+      if (this.#ended) return undefined;
+      const wanted = this.#wanted();
+      if (wanted !== undefined) return wanted;
+      const now = performance.now();
+      if (!this.#asked && faulty('lazy.hold')) await setTimeout(HOLD_MS);
+      else if (!this.#asked && now - this.#unforeseen < this.#quiet.ms && now < heldUntil) await setTimeout(LOOK_MS);
+      else return this.#rest();
+    }
+  }
+
+  /** Nobody waits any more. */
+  end(): void {
+    this.#ended = true;
+    for (const { resolve } of this.#urgent.splice(0)) resolve();
+  }
+
+  /** What comes before the rest: what somebody has asked for, then what was touched first an earlier time. */
+  #wanted(): Slice | undefined {
+    for (let urgent = this.#urgent[0]; urgent !== undefined; urgent = this.#urgent[0]) {
+      const { region, first, end } = urgent;
+      const pages = missingPages(region, first, SLICE_PAGES).filter((page) => page >= first && page < end);
+      if (pages.length > 0) return { region, pages };
+      this.#urgent.shift();
+      urgent.resolve();
+    }
+    for (let some = this.#expected.shift(); some !== undefined; some = this.#expected.shift()) {
+      const pages = stillMissing(some.region, withFrames(some));
+      if (pages.length > 0) return { region: some.region, pages };
+    }
+    return undefined;
+  }
+
+  /** From the last fault on, then whatever there is. */
+  #rest(): Slice | undefined {
+    const order = this.#touched === undefined ? this.#regions : [this.#touched.region, ...this.#regions];
+    for (const region of order) {
+      const pages = missingPages(region, this.#next.get(region) ?? 0, this.#slice);
+      if (pages.length === 0) continue;
+      this.#slice = Math.min(2 * this.#slice, SLICE_PAGES);
+      this.#next.set(region, pages.at(-1)! + 1);
+      return { region, pages };
+    }
+    return undefined;
+  }
+}
+
+/** The pages that are decompressed with them, too, as after a fault: only the first of these was noted when they were touched. Ascending. */
+function withFrames({ region, pages }: Slice): Uint32Array {
+  const all = new Set<number>();
+  for (const page of pages) for (const one of frameOf(region.wanted, page)) all.add(one);
+  return Uint32Array.from(all).sort();
+}
