@@ -20,8 +20,7 @@ export class VersionColumns {
   readonly state: Uint8Array;
 
   constructor(count: number) {
-    const byteLength = count * VERSION_BYTES;
-    const buffer = byteLength < LARGE ? new ArrayBuffer(byteLength) : addon().allocate(byteLength, true);
+    const buffer = zeroed(count * VERSION_BYTES);
     this.bytes = new Uint8Array(buffer);
     this.extra = new Uint32Array(buffer, 0, count);
     this.recordLow = new Uint32Array(buffer, count * 4, count);
@@ -56,6 +55,11 @@ export class VersionColumns {
     this.slot[at] = slot;
     this.state[at] = state;
   }
+}
+
+/** Memory for arrays of what may be a page table. */
+export function zeroed(byteLength: number): ArrayBuffer {
+  return byteLength < LARGE ? new ArrayBuffer(byteLength) : addon().allocate(byteLength, true);
 }
 
 /** A length of an array that must reach to `end`, of `most` that are expected: growing page by page it is seldom made anew. */

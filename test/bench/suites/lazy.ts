@@ -20,7 +20,7 @@ export const suite: Suite = async (bench) => {
   const mib = bench.quick ? 64 : 1024;
   const eager: number[] = [];
   for (const deltas of [false, true]) eager.push(...(await measure(bench, mib, deltas)));
-  await measureLarge(bench, mib * 8, eager, mib);
+  for (const deltas of [false, true]) await measureLarge(bench, mib * 8, deltas, eager, mib);
   await measureWorkingSet(bench);
 };
 
@@ -79,14 +79,21 @@ async function measure({ report, quick, scratch, cores }: Bench, mib: number, de
 async function measureLarge(
   { report, quick, scratch }: Bench,
   mib: number,
+  deltas: boolean,
   eager: readonly number[],
   than: number,
 ): Promise<void> {
-  const folder = join(scratch, 'lazy-large');
+  const folder = join(scratch, `lazy-large-${deltas}`);
   const memory = new RecordMemory(mib * 2 ** 20);
-  const engine = new Engine({ maxShadowBytes: 256 << 20 });
+  // Of a quarter of the pages what is written is a delta.
+  const engine = new Engine({ maxShadowBytes: (mib * 2 ** 20) / 4 });
   const checkpointer = await Checkpointer.open(folder, { regions: memory.regions, engine, durability: 'relaxed' });
   await checkpointer.checkpoint();
+  const random = new Records();
+  for (let k = 0; deltas && k < DELTA_EPOCHS; k++) {
+    memory.touch(Uint32Array.from({ length: Math.floor(memory.pages / 100) }, () => random.below(memory.pages)));
+    await checkpointer.checkpoint();
+  }
   await checkpointer.close();
   await engine.close();
   const sizes = Object.entries(memory.regions).map(([name, { byteLength }]) => [name, byteLength] as const);
@@ -108,7 +115,7 @@ async function measureLarge(
     await collect();
   }
   report.budget({
-    what: `lazy restore of ${mib} MiB, no deltas: until the first byte can be read`,
+    what: `lazy restore of ${mib} MiB, ${deltas ? `${DELTA_EPOCHS} times a hundredth of it written` : 'no deltas'}: until the first byte can be read`,
     measured: spread(first),
     against: `eager restore of ${than} MiB`,
     limit: spread(eager),
@@ -117,6 +124,7 @@ async function measureLarge(
     must: 1 / 15,
     aim: 1 / 30,
   });
+  rmSync(folder, { recursive: true });
 }
 
 /** @returns what its head holds */
