@@ -16,6 +16,7 @@ import { frameContext } from '../chain/zstd.js';
 import { TidemarkError, toPlain } from '../errors.js';
 import { fault, faulty } from '../faults.js';
 import { addon, PAGE_SIZE, SEGMENT_HEADROOM, SEGMENT_PAGES } from '../kernel/addon.js';
+import { isNoMemory, noMemory } from '../restore/no-memory.js';
 import {
   type CodecJob,
   type DecodeJob,
@@ -188,7 +189,8 @@ function run(job: CodecJob & { job: number }): void {
     else addon().regionRead(job.region, job.pages, job.places, staging.bytes, job.segments);
   } catch (error) {
     const fills = job.type === 'finish' || (job.type === 'decode' && (job.plain?.region ?? 0) !== 0);
-    answer.error = toPlain(error, fills || job.type === 'read' ? 'TIDEMARK_TRACKING_LOST' : 'TIDEMARK_DAMAGED');
+    const reason = fills && isNoMemory(error) ? noMemory('there is no memory for what is restored', error) : error;
+    answer.error = toPlain(reason, fills || job.type === 'read' ? 'TIDEMARK_TRACKING_LOST' : 'TIDEMARK_DAMAGED');
   }
   storage.postMessage(answer);
 }

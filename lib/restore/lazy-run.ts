@@ -15,6 +15,7 @@ import { addon } from '../kernel/addon.js';
 import { FillOrder, type Slice } from './fill-order.js';
 import { frameOf, missingOf, slicePlan } from './lazy-plan.js';
 import { faultsOf, isClosed, type LazyRegion, missingPages, residence, whileOpen } from './lazy-region.js';
+import { isNoMemory, noMemory } from './no-memory.js';
 import { PlanRunner } from './plan-runner.js';
 import { fillPages } from './window.js';
 import { decodeWorkingSet, WORKING_SET, type WorkingSet } from './working-set.js';
@@ -106,7 +107,8 @@ export class LazyRun {
       return;
     }
     const pages = lost.map(({ wanted, poisoned }) => pageList(wanted.name, Uint32Array.from(poisoned)));
-    throw damaged(`${pages.join('; ')}: could not be restored, whoever touches them gets SIGBUS`, this.#failure);
+    const message = `${pages.join('; ')}: could not be restored, whoever touches them gets SIGBUS`;
+    throw isNoMemory(this.#failure) ? noMemory(message, this.#failure) : damaged(message, this.#failure);
   }
 
   #checkOpen(): void {
