@@ -24,6 +24,7 @@ struct Layer {
   std::vector<uint8_t> kinds;
   /** Pages that do not become zero. */
   uint64_t stored = 0;
+  uint64_t deltas = 0;
 };
 
 Layer readLayer(FieldReader& read, uint64_t count, bool mayBeZero) {
@@ -43,6 +44,7 @@ Layer readLayer(FieldReader& read, uint64_t count, bool mayBeZero) {
       record += read.zigzag();
       if (record < 1 || record > kMaxRecord) throw Damage{"names record " + std::to_string(record)};
       layer.stored += length;
+      if (kind == kDelta) layer.deltas += length;
     }
     layer.records.push_back(static_cast<double>(record));
     layer.firsts.push_back(static_cast<uint32_t>(first));
@@ -77,6 +79,7 @@ Napi::Value decodeLayer(const Napi::CallbackInfo& info) {
     columns.Set("slots", column<Napi::Uint8Array>(env, layer.slots));
     columns.Set("kinds", column<Napi::Uint8Array>(env, layer.kinds));
     columns.Set("stored", Napi::Number::New(env, static_cast<double>(layer.stored)));
+    columns.Set("deltas", Napi::Number::New(env, static_cast<double>(layer.deltas)));
     columns.Set("next", Napi::Number::New(env, static_cast<double>(read.at())));
     return columns;
   } catch (const Damage& damage) {

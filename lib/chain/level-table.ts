@@ -170,8 +170,12 @@ export function applyLevelTable(level: LevelTable, table: PageTable, levels: num
     region?.addRuns(newest.kinds, newest, crcs, levels);
     const layers = read.varint();
     if (layers > MOST_OLDER) throw damaged(`page table ${number} claims ${layers} layers`);
+    // What lies below must be below a delta: so the checksums of the newest versions bound all of them.
+    let { deltas } = newest;
     for (let k = 0; k < layers; k++) {
       const layer = readLayer(read, read.varint(), false);
+      if (layer.stored > deltas) throw damaged(`page table ${number} has ${layer.stored} versions below ${deltas} deltas`);
+      ({ deltas } = layer);
       region?.addRuns(layer.kinds, layer, undefined, levels);
     }
     read.end();

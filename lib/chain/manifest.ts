@@ -3,7 +3,7 @@ import { ByteReader, ByteWriter } from './bytes.js';
 import { damaged } from './damage.js';
 import { LEVELS } from './page-table.js';
 import type { Runs } from './runs.js';
-import { readExtents, readRuns, type StoredExtents, writeExtents, writeRuns } from './stored-extents.js';
+import { readExtents, readRuns, StoredExtents, writeExtents, writeRuns } from './stored-extents.js';
 
 /** JSON values, as metadata may hold them. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
@@ -81,6 +81,7 @@ const FLAG_SYNC = 1;
 const FLAG_FULL = 2;
 /** Page numbers have 32 bits: regions end at 16 TiB. */
 export const MAX_PAGES = 2 ** 32;
+const MAX_REGION = 2 ** 32 - 1;
 const NO_UID = '0'.repeat(32);
 
 export function uidBytes(uid: string): Uint8Array {
@@ -203,6 +204,7 @@ function readRegion(read: ByteReader, what: string): RegionChange {
   const length = read.varint();
   const unchangedPages = read.varint();
   const pageCount = byteLength / PAGE_SIZE;
+  if (number > MAX_REGION) throw damaged(`${what} has a region ${number}`);
   if (!Number.isInteger(pageCount) || pageCount > MAX_PAGES || length > byteLength)
     throw damaged(`${what} has a region of ${byteLength} bytes`);
   const extents = readExtents(read, pageCount);
@@ -225,7 +227,8 @@ function readAttachment(read: ByteReader, what: string): StoredAttachment {
     next += lengths[k]!;
   }
   if (next !== pageCount) throw damaged(`${what}: ${next} of the ${pageCount} pages of an attachment`);
-  return { name, byteLength, sha256, extents };
+  // Copied: a page table keeps them, and must not keep the whole record.
+  return { name, byteLength, sha256, extents: new StoredExtents(extents.runs, new Uint8Array(extents.crcs)) };
 }
 
 /** The sum that a set of versions contributes to the state of a chain; zero and absent pages contribute nothing. */

@@ -1,6 +1,6 @@
 import { type LoadingColumns, NO_ROOM } from '../kernel/addon.js';
 import type { Stored } from './page-table.js';
-import { capacityFor, VersionColumns, zeroed } from './version-columns.js';
+import { capacityFor, VersionColumns } from './version-columns.js';
 
 const NONE = 0;
 const KIND_MASK = 0x0f;
@@ -72,8 +72,8 @@ export class OlderVersions {
   #makeRoom(pages: number, loading: Loading): void {
     this.#reach(pages);
     if (loading.last.length < this.#first.length) {
-      loading.last = enlarge(loading.last, new Uint32Array(zeroed(4 * this.#first.length)));
-      loading.counts = enlarge(loading.counts, new Uint8Array(zeroed(this.#first.length)));
+      loading.last = enlarge(loading.last, new Uint32Array(this.#first.length));
+      loading.counts = enlarge(loading.counts, new Uint8Array(this.#first.length));
     }
     this.#reserve(loading.open);
   }
@@ -166,8 +166,7 @@ export class OlderVersions {
   }
 
   #reach(end: number): void {
-    if (end <= this.#first.length) return;
-    this.#first = enlarge(this.#first, new Uint32Array(zeroed(4 * capacityFor(end, this.#pageCount))));
+    if (end > this.#first.length) this.#first = enlarge(this.#first, new Uint32Array(capacityFor(end, this.#pageCount)));
   }
 }
 

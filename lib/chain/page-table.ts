@@ -69,7 +69,12 @@ export class RegionTable {
 
   /** There is room for pages before `end`. */
   #reach(end: number): void {
-    if (end > this.#newest.count) this.#newest = this.#newest.enlarged(capacityFor(end, this.pageCount));
+    if (end <= this.#newest.count) return;
+    try {
+      this.#newest = this.#newest.enlarged(capacityFor(end, this.pageCount));
+    } catch (cause) {
+      throw damaged(`region ${this.name} has a page ${end - 1}, and memory for a page table up to there could not be had`, cause);
+    }
   }
 
   /** Of the page that must come out, for each page up to the last one with a version. */
@@ -129,7 +134,7 @@ export class RegionTable {
     levels: number,
   ): void {
     let end = 0;
-    for (let k = 0; k < firsts.length; k++) end = Math.max(end, firsts[k]! + lengths[k]!);
+    for (let k = 0; k < firsts.length; k++) if (lengths[k]! > 0) end = Math.max(end, firsts[k]! + lengths[k]!);
     this.#reach(Math.min(end, this.pageCount));
     const tooDeep = this.older.load(this.#newest, (columns) =>
       addon().tableAddRuns(...columns, levels, kinds, records, firsts, lengths, slots, crcs ?? NO_CRCS),

@@ -1,10 +1,5 @@
-import { addon } from '../kernel/addon.js';
-
 /** What a version takes in memory. */
 export const VERSION_BYTES = 12;
-
-/** From here on in memory that is there at once, in huge pages where there are any: touched page by page, that of 8 GiB takes 20 ms. */
-const LARGE = 1 << 20;
 
 /**
  * Versions field by field, no objects: a word for whoever keeps them, low and high part of the number of the record, slot, state. They lie in one buffer, which
@@ -20,7 +15,7 @@ export class VersionColumns {
   readonly state: Uint8Array;
 
   constructor(count: number) {
-    const buffer = zeroed(count * VERSION_BYTES);
+    const buffer = new ArrayBuffer(count * VERSION_BYTES);
     this.bytes = new Uint8Array(buffer);
     this.extra = new Uint32Array(buffer, 0, count);
     this.recordLow = new Uint32Array(buffer, count * 4, count);
@@ -55,11 +50,6 @@ export class VersionColumns {
     this.slot[at] = slot;
     this.state[at] = state;
   }
-}
-
-/** Memory for arrays of what may be a page table. */
-export function zeroed(byteLength: number): ArrayBuffer {
-  return byteLength < LARGE ? new ArrayBuffer(byteLength) : addon().allocate(byteLength, true);
 }
 
 /** A length of an array that must reach to `end`, of `most` that are expected: growing page by page it is seldom made anew. */

@@ -15,6 +15,8 @@ export interface LayerColumns extends RunColumns {
   readonly kinds: Uint8Array;
   /** Pages of all runs that do not become zero. */
   readonly stored: number;
+  /** Those of them that are deltas. */
+  readonly deltas: number;
 }
 
 /** A list of extents; of each one run or more. */

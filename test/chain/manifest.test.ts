@@ -97,6 +97,21 @@ describe('chain: manifest', () => {
     }
   });
 
+  it('is refused with a region number that has no 32 bits', () => {
+    const sample = fc.sample(manifest, { numRuns: 50, seed: 8 }).find(({ regions }) => regions.length > 0)!;
+    const regions = sample.regions.map((region) => ({ ...region, number: 2 ** 32 }));
+    const encoded = encodeManifest({ ...sample, regions, nextRegion: 2 ** 33 });
+    assert.throws(() => decodeManifest(encoded, 5), code('TIDEMARK_DAMAGED'));
+  });
+
+  it('keeps nothing of the record with its attachments, which page tables keep', () => {
+    const sample = fc
+      .sample(manifest, { numRuns: 50, seed: 9 })
+      .find(({ attachments }) => attachments.some((one) => one.byteLength > 0))!;
+    for (const { extents } of decodeManifest(encodeManifest(sample).slice(), 5).attachments)
+      assert.equal(extents.crcs.buffer.byteLength, extents.crcs.length);
+  });
+
   it('is refused when its extents claim more pages together than checksums follow', () => {
     const whole = Array.from({ length: 200 }, (_, k) => ({
       record: k + 1,

@@ -1,19 +1,13 @@
 import assert from 'node:assert/strict';
+import { constants } from 'node:buffer';
 import { join } from 'node:path';
-import { decodeLevelTable } from '../../lib/chain/level-table.js';
+import { ByteReader, ByteWriter } from '../../lib/chain/bytes.js';
+import { applyLevelTable, decodeLevelTable } from '../../lib/chain/level-table.js';
 import { loadPageTable, readManifest } from '../../lib/chain/load.js';
 import { deletion } from '../../lib/chain/log.js';
-import {
-  LEVELS,
-  levelSpan,
-  type PageTable,
-  pendingLevels,
-  RegionTable,
-  tableLevel,
-  Version,
-} from '../../lib/chain/page-table.js';
+import { LEVELS, levelSpan, PageTable, pendingLevels, RegionTable, tableLevel, Version } from '../../lib/chain/page-table.js';
 import { Kind, packRecord, recordKey } from '../../lib/chain/record.js';
-import { code, random, withFolder } from './support.js';
+import { code, PAGE, random, withFolder } from './support.js';
 import { SyntheticChain } from './synthetic-chain.js';
 
 function versionsOf(region: RegionTable, page: number): number[][] {
@@ -166,5 +160,49 @@ describe('chain: page tables', () => {
       await assert.rejects(load(), code('TIDEMARK_DAMAGED'));
       await chain.log.close();
     });
+  });
+
+  it('takes no memory for pages that are only claimed', () => {
+    const far = {
+      records: Float64Array.of(5),
+      firsts: Uint32Array.of(100_000_000),
+      lengths: Uint32Array.of(1),
+      slots: Uint8Array.of(0),
+    };
+    const nothing = { ...far, lengths: Uint32Array.of(0) };
+    const before = process.memoryUsage().rss;
+    const region = new RegionTable(0, 'r', 2 ** 39, 2 ** 39, 2 ** 27);
+    region.addRuns(Uint8Array.of(Version.full), nothing, undefined, 0);
+    assert.equal(region.crc.length, 0);
+    region.addRuns(Uint8Array.of(Version.full), far, new Uint8Array(4), 0);
+    assert.equal(region.record(100_000_000), 5);
+    assert.ok(process.memoryUsage().rss - before < 64 << 20, `${process.memoryUsage().rss - before} bytes`);
+    // More than an array can have: damage, and not an error that says nothing.
+    const huge = new RegionTable(0, 'r', 2 ** 44, 2 ** 44, 2 ** 32);
+    const last = { ...far, firsts: Uint32Array.of(2 ** 32 - 1) };
+    if (constants.MAX_LENGTH < 2 ** 35)
+      assert.throws(() => huge.addRuns(Uint8Array.of(Version.full), last, new Uint8Array(4), 0), code('TIDEMARK_DAMAGED'));
+  });
+
+  it('has no older versions but below deltas', () => {
+    const layers = (kind: number, below: number[]) => {
+      const out = new ByteWriter();
+      for (const field of [0, 3, kind, 2]) out.varint(field);
+      out.u8(0);
+      out.raw(new Uint8Array(12));
+      out.varint(below.length);
+      for (const count of below) {
+        for (const field of [1, 0, count, Version.delta, 2]) out.varint(field);
+        out.u8(0);
+      }
+      const table = new PageTable();
+      table.regions.set('r', new RegionTable(0, 'r', 100 * PAGE, 100 * PAGE, 100));
+      const read = new ByteReader(out.bytes().slice(), 'the test');
+      applyLevelTable({ uid: '', level: 1, base: '', regions: [{ number: 0, entries: 1, pageCount: 100, read }] }, table, 0, 7);
+    };
+    layers(Version.delta, [3, 3]);
+    layers(Version.delta, [2, 1]);
+    for (const below of [[4], [3, 4], [2, 3]]) assert.throws(() => layers(Version.delta, below), code('TIDEMARK_DAMAGED'));
+    assert.throws(() => layers(Version.full, [1]), code('TIDEMARK_DAMAGED'));
   });
 });
