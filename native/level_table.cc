@@ -6,13 +6,13 @@
 #include "args.h"
 #include "errors.h"
 #include "field_reader.h"
+#include "version_kind.h"
 
 // The layers of the page tables of levels (docs/format.md): tens of thousands of runs, for a thread that has just started.
 
 namespace tidemark {
 
 namespace {
-enum Kind : uint8_t { kZero = 1, kFull = 2, kDelta = 3 };
 /** What a run takes at least: page, count and kind. */
 constexpr uint64_t kLeastRunBytes = 3;
 

@@ -9,13 +9,13 @@
 #include "args.h"
 #include "errors.h"
 #include "uffd_abi.h"
+#include "version_kind.h"
 
 // The loops over page tables (lib/chain/page-table.ts): in JavaScript they are slow in a thread that has just started, and a lazy restore waits for them.
 
 namespace tidemark {
 
 namespace {
-enum Kind : uint8_t { kAbsent = 0, kZero = 1, kFull = 2, kDelta = 3 };
 constexpr uint8_t kKindMask = 0x0f;
 constexpr size_t kVersionBytes = 12;
 constexpr uint8_t kMostOlder = 64;

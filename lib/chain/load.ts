@@ -6,6 +6,7 @@ import type { Log } from './log.js';
 import { addState, decodeManifest, type Manifest } from './manifest.js';
 import { levelSpan, PageTable, pendingLevels, RegionTable, type Stored, Version } from './page-table.js';
 import { Kind } from './record.js';
+import type { Runs } from './runs.js';
 import type { StoredExtents } from './stored-extents.js';
 
 /** What loading needs of the index: the record number of a checkpoint's manifest. */
@@ -79,12 +80,19 @@ function applyManifest(manifest: Manifest, table: PageTable, levels: number): vo
     if (region === undefined) continue;
     addExtents(region, Version.full, change.extents, levels);
     addExtents(region, Version.delta, change.deltas, levels);
-    for (let k = 0; k < change.zeros.length; k += 2) {
-      const end = Math.min(change.zeros[k]! + change.zeros[k + 1]!, region.pageCount);
-      for (let page = change.zeros[k]!; page < end; page++)
-        if (region.kind(page) === Version.absent) region.setZero(page, levels);
-    }
+    addZeros(region, change.zeros, levels);
   }
+}
+
+function addZeros(region: RegionTable, zeros: Runs, levels: number): void {
+  const count = zeros.length / 2;
+  const runs = {
+    records: new Float64Array(count),
+    firsts: zeros.filter((_, k) => k % 2 === 0),
+    lengths: zeros.filter((_, k) => k % 2 === 1),
+    slots: new Uint8Array(count),
+  };
+  region.addRuns(new Uint8Array(count).fill(Version.zero), runs, undefined, levels);
 }
 
 function addExtents(region: RegionTable, kind: Stored, extents: StoredExtents, levels: number): void {

@@ -69,12 +69,7 @@ export class RegionTable {
 
   /** There is room for pages before `end`. */
   #reach(end: number): void {
-    if (end <= this.#newest.count) return;
-    try {
-      this.#newest = this.#newest.enlarged(capacityFor(end, this.pageCount));
-    } catch (cause) {
-      throw damaged(`region ${this.name} has a page ${end - 1}, and memory for a page table up to there could not be had`, cause);
-    }
+    if (end > this.#newest.count) this.#newest = this.#newest.enlarged(capacityFor(end, this.pageCount));
   }
 
   /** Of the page that must come out, for each page up to the last one with a version. */
@@ -135,10 +130,16 @@ export class RegionTable {
   ): void {
     let end = 0;
     for (let k = 0; k < firsts.length; k++) if (lengths[k]! > 0) end = Math.max(end, firsts[k]! + lengths[k]!);
-    this.#reach(Math.min(end, this.pageCount));
-    const tooDeep = this.older.load(this.#newest, (columns) =>
-      addon().tableAddRuns(...columns, levels, kinds, records, firsts, lengths, slots, crcs ?? NO_CRCS),
-    );
+    let tooDeep: number | undefined;
+    try {
+      this.#reach(Math.min(end, this.pageCount));
+      tooDeep = this.older.load(this.#newest, (columns) =>
+        addon().tableAddRuns(...columns, levels, kinds, records, firsts, lengths, slots, crcs ?? NO_CRCS),
+      );
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      throw damaged(`region ${this.name} has a page ${end - 1}, and memory for a page table up to there could not be had`, cause);
+    }
     if (tooDeep !== undefined) throw damaged(`page ${tooDeep} has more than ${MOST_OLDER} deltas`);
   }
 
@@ -170,9 +171,18 @@ export class RegionTable {
   sharesFullVersion(other: RegionTable, page: number): boolean {
     if (!this.isStored(page) || !other.isStored(page)) return false;
     const [mine, theirs] = [this.older.oldest(page), other.older.oldest(page)];
-    const slotOf = (table: RegionTable, node: number) => (node === 0 ? table.slot[page] : table.older.slot(node));
-    const recordOf = (table: RegionTable, node: number) => (node === 0 ? table.record(page) : table.older.record(node));
-    return recordOf(this, mine) === recordOf(other, theirs) && slotOf(this, mine) === slotOf(other, theirs);
+    return (
+      this.#recordOf(page, mine) === other.#recordOf(page, theirs) && this.#slotOf(page, mine) === other.#slotOf(page, theirs)
+    );
+  }
+
+  /** Of the newest version of a page, or of the one in a node of the older ones. */
+  #recordOf(page: number, node: number): number {
+    return node === 0 ? this.record(page) : this.older.record(node);
+  }
+
+  #slotOf(page: number, node: number): number {
+    return node === 0 ? this.slot[page]! : this.older.slot(node);
   }
 
   /** Deltas on the full version. */

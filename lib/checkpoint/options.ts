@@ -69,7 +69,7 @@ export interface RestoreOptions<N extends string = string> {
   /** Only these; what else the checkpoint has is not restored, and what else the checkpointer has is left as it is and stored whole by the next checkpoint. */
   regions?: readonly N[];
   /**
-   * Resolve as soon as the regions can be used, and fill them when they are touched and in between; `done` of what it resolves with says when everything is there. Nothing is read before, so what
+   * Resolve as soon as the regions can be used, and fill them when they are touched and in between; `done` of what it resolves with says when everything is there. No page is read before, so what
    * cannot be restored is found later: those pages cannot be read (SIGBUS), and `done` rejects. `true` needs a userfaultfd that serves faults of the kernel, too (`capabilities().kernelFaults`);
    * with `'user-faults'` system calls that touch a page which is not there yet fail with EFAULT where the process has none: see `ensureResident`. Default: false.
    */

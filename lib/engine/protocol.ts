@@ -337,7 +337,6 @@ export interface RestoreRequest {
   }[];
 }
 
-/** What a lazy restore has begun with. */
 /** How a restore is lazy. */
 export interface LazyRequest {
   userFaults: boolean;
@@ -345,6 +344,7 @@ export interface LazyRequest {
   noted: boolean;
 }
 
+/** What a lazy restore has begun with. */
 export interface LazyBegun {
   filledPages: number;
   zeroedPages: number;

@@ -121,7 +121,7 @@ export interface Addon {
 
   // --- region: lazy restore -----------------------------------------------------------------------------
   /**
-   * Makes `pages` (numbers, ascending) missing: they are dropped, and filled when they are touched. `onFaults` is called in this environment when faults wait that nobody was told of.
+   * Makes pages missing: they are dropped, and filled when they are touched. `onFaults` is called in this environment when faults wait that nobody was told of.
    * All of the region is clean and armed when it returns. When this environment ends, what is missing is poisoned. `userFaults`: faults of the kernel need
    * not come. Returns a number for the other verbs, which throw ERR_NOT_LAZY once the region is closed or has become lazy again. Throws ERR_SHARED, ERR_USER_MODE.
    */

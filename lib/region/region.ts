@@ -253,7 +253,7 @@ export class Region<B extends ArrayBufferLike = ArrayBufferLike> {
     return translate(() => addon().regionPopulated(this.#id, this.#view(), 0));
   }
 
-  /** @internal All that is not as it was when it was made or armed. */
+  /** @internal The pages written since they were last armed, and those with content. */
   writtenOrPopulated(): Uint32Array {
     const written = this.scan(false);
     return this.#pristine ? written : union(written, this.populated());

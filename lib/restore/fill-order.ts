@@ -7,7 +7,7 @@ import { type LazyRegion, missingPages, stillMissing, whileOpen } from './lazy-r
 /** Pages that are filled ahead at a time: a fault turns where filling goes on after as many at the latest. Few at first, for then faults come, and most of what is run is not compiled yet. */
 const SLICE_PAGES = 2048;
 const FIRST_SLICE_PAGES = 256;
-/** Of pages that are expected. So many that those which are in one extent come together: to read it takes longer than to decompress one frame. */
+/** Of pages that are expected, as they were noted. So many that those which are in one extent come together: to read it takes longer than to decompress one frame. */
 const EXPECTED_PAGES = 1024;
 /** A fault so many pages behind the last one is of somebody who reads on: what comes next is what is wanted next. */
 const NEAR_PAGES = 1024;
@@ -16,14 +16,14 @@ const NEAR_PAGES = 1024;
  * faults. On two cores 150 faults, one after the other, took 250 ms beside it, and 90 without.
  */
 const QUIET = { ms: 2, atMostMs: 30 };
-/** The same where touches are noted: those of pages that are there are not seen. */
+/** The same where touches are noted, for those of pages that are there are not seen: not in a row, but in all. */
 const NOTED_QUIET = { ms: 20, atMostMs: 5000 };
 const LOOK_MS = 1;
 /** For the tests. */
 const HOLD_MS = 50;
 
-/** Pages to be filled. */
-export interface Slice {
+/** Pages of a region that are filled next. */
+export interface Filling {
   region: LazyRegion;
   pages: Uint32Array;
 }
@@ -42,24 +42,29 @@ export class FillOrder {
   readonly #noted: boolean;
   readonly #urgent: Urgent[] = [];
   /** Pages that were touched after a restore before this one, some at a time, in that order. */
-  readonly #expected: Slice[] = [];
+  readonly #expected: Filling[] = [];
+  /** Of those that come next, with their frames: as many as are filled at a time. */
+  readonly #pieces: Filling[] = [];
   /** Where it goes on in each region. */
-  readonly #next = new Map<LazyRegion, number>();
+  readonly #from = new Map<LazyRegion, number>();
   /** The region of the last fault, and its page. */
   #touched: { region: LazyRegion; page: number } | undefined;
-  readonly #quiet: typeof QUIET;
-  /** When the last fault came that nobody could foresee; the first one is about to. */
-  #unforeseen = performance.now();
+  /** When the last fault came that nobody could foresee. */
+  #unforeseen = 0;
+  /** When the noting ends for which the rest waits; 0: it has not begun. */
+  #notedUntil = 0;
   #slice = FIRST_SLICE_PAGES;
   #ended = false;
   /** Pages were asked for: then nothing is held back any more. */
   #asked = false;
 
-  /** @param noted what is touched first is to be noted */
+  /**
+   * @param regions that are restored lazily, as soon as they are
+   * @param noted what is touched first is to be noted
+   */
   constructor(regions: readonly LazyRegion[], noted: boolean) {
     this.#regions = regions;
     this.#noted = noted;
-    this.#quiet = noted ? NOTED_QUIET : QUIET;
   }
 
   /** These are likely to be touched, in this order. */
@@ -82,19 +87,26 @@ export class FillOrder {
     const readsOn = last?.region === region && page >= last.page && page - last.page <= NEAR_PAGES;
     if (!readsOn || this.#noted) this.#unforeseen = performance.now();
     this.#touched = { region, page };
-    this.#next.set(region, page);
+    this.#from.set(region, page);
   }
 
   /** Undefined when nothing is missing any more, or it has ended. */
-  async next(): Promise<Slice | undefined> {
-    const heldUntil = performance.now() + this.#quiet.atMostMs;
+  async next(): Promise<Filling | undefined> {
+    const called = performance.now();
+    if (this.#notedUntil === 0) {
+      // The first fault is about to come.
+      this.#unforeseen = called;
+      this.#notedUntil = called + NOTED_QUIET.atMostMs;
+    }
+    const heldUntil = this.#noted ? this.#notedUntil : called + QUIET.atMostMs;
     for (;;) {
       if (this.#ended) return undefined;
       const wanted = this.#wanted();
       if (wanted !== undefined) return wanted;
       const now = performance.now();
       if (!this.#asked && faulty('lazy.hold')) await setTimeout(HOLD_MS);
-      else if (!this.#asked && now - this.#unforeseen < this.#quiet.ms && now < heldUntil) await setTimeout(LOOK_MS);
+      else if (!this.#asked && now - this.#unforeseen < (this.#noted ? NOTED_QUIET : QUIET).ms && now < heldUntil)
+        await setTimeout(LOOK_MS);
       else return this.#rest();
     }
   }
@@ -106,7 +118,7 @@ export class FillOrder {
   }
 
   /** What comes before the rest: what somebody has asked for, then what was touched first an earlier time. */
-  #wanted(): Slice | undefined {
+  #wanted(): Filling | undefined {
     for (let urgent = this.#urgent[0]; urgent !== undefined; urgent = this.#urgent[0]) {
       const { region, first, end } = urgent;
       const pages = missingPages(region, first, SLICE_PAGES).filter((page) => page >= first && page < end);
@@ -114,21 +126,32 @@ export class FillOrder {
       this.#urgent.shift();
       urgent.resolve();
     }
-    for (let some = this.#expected.shift(); some !== undefined; some = this.#expected.shift()) {
-      const pages = stillMissing(some.region, withFrames(some));
+    for (let some = this.#nextPiece(); some !== undefined; some = this.#nextPiece()) {
+      const pages = stillMissing(some.region, some.pages);
       if (pages.length > 0) return { region: some.region, pages };
     }
     return undefined;
   }
 
+  #nextPiece(): Filling | undefined {
+    const some = this.#pieces.length > 0 ? undefined : this.#expected.shift();
+    if (some !== undefined) {
+      const { region } = some;
+      const pages = withFrames(some);
+      for (let k = 0; k < pages.length; k += SLICE_PAGES)
+        this.#pieces.push({ region, pages: pages.subarray(k, k + SLICE_PAGES) });
+    }
+    return this.#pieces.shift();
+  }
+
   /** From the last fault on, then whatever there is. */
-  #rest(): Slice | undefined {
+  #rest(): Filling | undefined {
     const order = this.#touched === undefined ? this.#regions : [this.#touched.region, ...this.#regions];
     for (const region of order) {
-      const pages = missingPages(region, this.#next.get(region) ?? 0, this.#slice);
+      const pages = missingPages(region, this.#from.get(region) ?? 0, this.#slice);
       if (pages.length === 0) continue;
       this.#slice = Math.min(2 * this.#slice, SLICE_PAGES);
-      this.#next.set(region, pages.at(-1)! + 1);
+      this.#from.set(region, pages.at(-1)! + 1);
       return { region, pages };
     }
     return undefined;
@@ -136,7 +159,7 @@ export class FillOrder {
 }
 
 /** The pages that are decompressed with them, too, as after a fault: only the first of these was noted when they were touched. Ascending. */
-function withFrames({ region, pages }: Slice): Uint32Array {
+function withFrames({ region, pages }: Filling): Uint32Array {
   const all = new Set<number>();
   for (const page of pages) for (const one of frameOf(region.wanted, page)) all.add(one);
   return Uint32Array.from(all).sort();

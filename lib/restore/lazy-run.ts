@@ -12,9 +12,9 @@ import type { LazyBegun, RestoreRequest } from '../engine/protocol.js';
 import { TidemarkError } from '../errors.js';
 import { fault, faulty } from '../faults.js';
 import { addon } from '../kernel/addon.js';
-import { FillOrder, type Slice } from './fill-order.js';
+import { type Filling, FillOrder } from './fill-order.js';
 import { frameOf, missingOf, slicePlan } from './lazy-plan.js';
-import { faultsOf, isClosed, type LazyRegion, missingPages, residence, whileOpen } from './lazy-region.js';
+import { faultsOf, isClosed, type LazyRegion, missingPages, residence, stillMissing, whileOpen } from './lazy-region.js';
 import { isNoMemory, noMemory } from './no-memory.js';
 import { PlanRunner } from './plan-runner.js';
 import { fillPages } from './window.js';
@@ -44,7 +44,7 @@ export class LazyRun {
   #reserve: Lent | undefined;
   #total = 0;
   #ended = false;
-  /** Why the first page that could not be restored could not. */
+  /** Why a page could not be restored: the first one, or the first that is damaged. */
   #failure: unknown;
 
   /** @param noted what is touched first is to be noted */
@@ -182,7 +182,7 @@ export class LazyRun {
     return this.#regions.reduce((sum, { left }) => sum + left, 0);
   }
 
-  async #fillSlice({ region, pages }: Slice): Promise<void> {
+  async #fillSlice({ region, pages }: Filling): Promise<void> {
     // Only as long as it takes: a rejected write waits for it, and all commits with that.
     await this.#log.pin();
     try {
@@ -198,10 +198,10 @@ export class LazyRun {
   }
 
   async #fillOneByOne(region: LazyRegion, pages: Uint32Array): Promise<void> {
-    for (let page = pages[0]!; !this.#ended; page++) {
-      const next = missingPages(region, page, 1)[0];
-      if (next === undefined || next < page || next > pages.at(-1)!) return;
-      page = next;
+    for (const page of stillMissing(region, pages)) {
+      if (this.#ended) return;
+      // With the frame of one before it, or for a fault.
+      if (missingPages(region, page, 1)[0] !== page) continue;
       this.#supply(region, page, false);
       // Faults come first.
       await setImmediate();
@@ -269,7 +269,8 @@ export class LazyRun {
   }
 
   #poison({ lazy, poisoned }: LazyRegion, page: number, reason: unknown): void {
-    this.#failure ??= reason;
+    // What is damaged matters more: that there was no memory passes.
+    if (this.#failure === undefined || (isNoMemory(this.#failure) && !isNoMemory(reason))) this.#failure = reason;
     poisoned.push(page);
     try {
       addon().regionPoison(lazy, Uint32Array.of(page, 1));
