@@ -9,15 +9,9 @@ const SLICE_PAGES = 2048;
 const FIRST_SLICE_PAGES = 256;
 /** Of pages that are expected, as they were noted. So many that those which are in one extent come together: to read it takes longer than to decompress one frame. */
 const EXPECTED_PAGES = 1024;
-/** A fault so many pages behind the last one is of somebody who reads on: what comes next is what is wanted next. */
-const NEAR_PAGES = 1024;
-/**
- * After any other fault the rest waits so long for the next one, and in a row at most so long: decoding it takes the processor from the program and from who serves its
- * faults. On two cores 150 faults, one after the other, took 250 ms beside it, and 90 without.
- */
-const QUIET = { ms: 2, atMostMs: 30 };
-/** The same where touches are noted, for those of pages that are there are not seen: not in a row, but in all. */
-const NOTED_QUIET = { ms: 20, atMostMs: 5000 };
+/** Where touches are noted the rest waits until so long no page was touched that was missing, and at most so long in all: touches of pages that are there are not seen. */
+const QUIET_MS = 20;
+const MOST_QUIET_MS = 5000;
 const LOOK_MS = 1;
 /** For the tests. */
 const HOLD_MS = 50;
@@ -47,12 +41,11 @@ export class FillOrder {
   readonly #pieces: Filling[] = [];
   /** Where it goes on in each region. */
   readonly #from = new Map<LazyRegion, number>();
-  /** The region of the last fault, and its page. */
-  #touched: { region: LazyRegion; page: number } | undefined;
-  /** When the last fault came that nobody could foresee. */
-  #unforeseen = 0;
-  /** When the noting ends for which the rest waits; 0: it has not begun. */
-  #notedUntil = 0;
+  /** The region of the last fault, and when it came. */
+  #touched: LazyRegion | undefined;
+  #touchedAt = 0;
+  /** Until when the rest may be held back for what is noted; 0: it was not asked for yet. */
+  #heldUntil = 0;
   #slice = FIRST_SLICE_PAGES;
   #ended = false;
   /** Pages were asked for: then nothing is held back any more. */
@@ -83,30 +76,25 @@ export class FillOrder {
 
   /** Somebody has touched a page that was missing: it goes on from there. */
   noteFault(region: LazyRegion, page: number): void {
-    const last = this.#touched;
-    const readsOn = last?.region === region && page >= last.page && page - last.page <= NEAR_PAGES;
-    if (!readsOn || this.#noted) this.#unforeseen = performance.now();
-    this.#touched = { region, page };
+    this.#touched = region;
+    this.#touchedAt = performance.now();
     this.#from.set(region, page);
   }
 
   /** Undefined when nothing is missing any more, or it has ended. */
   async next(): Promise<Filling | undefined> {
-    const called = performance.now();
-    if (this.#notedUntil === 0) {
+    if (this.#heldUntil === 0) {
       // The first fault is about to come.
-      this.#unforeseen = called;
-      this.#notedUntil = called + NOTED_QUIET.atMostMs;
+      this.#touchedAt = performance.now();
+      this.#heldUntil = this.#noted ? this.#touchedAt + MOST_QUIET_MS : this.#touchedAt;
     }
-    const heldUntil = this.#noted ? this.#notedUntil : called + QUIET.atMostMs;
     for (;;) {
       if (this.#ended) return undefined;
       const wanted = this.#wanted();
       if (wanted !== undefined) return wanted;
       const now = performance.now();
       if (!this.#asked && faulty('lazy.hold')) await setTimeout(HOLD_MS);
-      else if (!this.#asked && now - this.#unforeseen < (this.#noted ? NOTED_QUIET : QUIET).ms && now < heldUntil)
-        await setTimeout(LOOK_MS);
+      else if (!this.#asked && now < this.#heldUntil && now - this.#touchedAt < QUIET_MS) await setTimeout(LOOK_MS);
       else return this.#rest();
     }
   }
@@ -146,7 +134,7 @@ export class FillOrder {
 
   /** From the last fault on, then whatever there is. */
   #rest(): Filling | undefined {
-    const order = this.#touched === undefined ? this.#regions : [this.#touched.region, ...this.#regions];
+    const order = this.#touched === undefined ? this.#regions : [this.#touched, ...this.#regions];
     for (const region of order) {
       const pages = missingPages(region, this.#from.get(region) ?? 0, this.#slice);
       if (pages.length === 0) continue;
