@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -6,6 +5,7 @@
 #include "args.h"
 #include "errors.h"
 #include "field_reader.h"
+#include "run_columns.h"
 #include "version_kind.h"
 
 // The layers of the page tables of levels (docs/format.md): tens of thousands of runs, for a thread that has just started.
@@ -17,10 +17,7 @@ namespace {
 constexpr uint64_t kLeastRunBytes = 3;
 
 struct Layer {
-  std::vector<double> records;
-  std::vector<uint32_t> firsts;
-  std::vector<uint32_t> lengths;
-  std::vector<uint8_t> slots;
+  RunColumns runs;
   std::vector<uint8_t> kinds;
   /** Pages that do not become zero. */
   uint64_t stored = 0;
@@ -46,20 +43,10 @@ Layer readLayer(FieldReader& read, uint64_t count, bool mayBeZero) {
       layer.stored += length;
       if (kind == kDelta) layer.deltas += length;
     }
-    layer.records.push_back(static_cast<double>(record));
-    layer.firsts.push_back(static_cast<uint32_t>(first));
-    layer.lengths.push_back(static_cast<uint32_t>(length));
+    layer.runs.add(record, first, length, isStored ? read.u8() : 0);
     layer.kinds.push_back(kind);
-    layer.slots.push_back(isStored ? read.u8() : 0);
   }
   return layer;
-}
-
-template <typename Array, typename T>
-Array column(Napi::Env env, const std::vector<T>& values) {
-  Array array = Array::New(env, values.size());
-  std::copy(values.begin(), values.end(), array.Data());
-  return array;
 }
 
 Napi::Value decodeLayer(const Napi::CallbackInfo& info) {
@@ -72,11 +59,7 @@ Napi::Value decodeLayer(const Napi::CallbackInfo& info) {
   FieldReader read(bytes, offset);
   try {
     const Layer layer = readLayer(read, count, mayBeZero);
-    Napi::Object columns = Napi::Object::New(env);
-    columns.Set("records", column<Napi::Float64Array>(env, layer.records));
-    columns.Set("firsts", column<Napi::Uint32Array>(env, layer.firsts));
-    columns.Set("lengths", column<Napi::Uint32Array>(env, layer.lengths));
-    columns.Set("slots", column<Napi::Uint8Array>(env, layer.slots));
+    Napi::Object columns = layer.runs.toObject(env);
     columns.Set("kinds", column<Napi::Uint8Array>(env, layer.kinds));
     columns.Set("stored", Napi::Number::New(env, static_cast<double>(layer.stored)));
     columns.Set("deltas", Napi::Number::New(env, static_cast<double>(layer.deltas)));

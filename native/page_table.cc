@@ -99,8 +99,18 @@ class Loading {
 
   size_t pageCount() const { return table_.count; }
 
-  /** Most of the pages from `first` to `end` are about to be entered: their memory is had at once, for touched page by page it takes up to 2.5 us a page of it. */
-  void populate(size_t first, size_t end) {
+  /**
+   * The memory of the pages between the first and the last of these runs is had at once, for touched page by page it takes up to 2.5 us a page of it. Only where there is
+   * a checksum for more than half of them: what a record merely claims is not touched.
+   */
+  void populate(Span<uint32_t> firsts, Span<uint32_t> lengths, Span<uint8_t> crcs) {
+    size_t first = pageCount();
+    size_t end = 0;
+    for (size_t k = 0; k < firsts.length; k++) {
+      first = std::min<size_t>(first, firsts.data[k]);
+      end = std::max<size_t>(end, std::min<size_t>(pageCount(), size_t{firsts.data[k]} + lengths.data[k]));
+    }
+    if (end <= first || crcs.length / 4 <= (end - first) / 2) return;
     populateColumn(table_.extra + first, end - first);
     populateColumn(table_.recordLow + first, end - first);
     populateColumn(table_.slot + first, end - first);
@@ -194,17 +204,6 @@ class Loading {
 
 bool isRecord(double number) { return number >= 0 && number < 65536 * 4294967296.0; }
 
-/** Where there is a checksum for more than half of the pages between the first and the last: what a record only claims takes no memory. */
-void populate(Loading& table, Span<uint32_t> firsts, Span<uint32_t> lengths, Span<uint8_t> crcs) {
-  size_t first = table.pageCount();
-  size_t end = 0;
-  for (size_t k = 0; k < firsts.length; k++) {
-    first = std::min<size_t>(first, firsts.data[k]);
-    end = std::max<size_t>(end, std::min<size_t>(table.pageCount(), size_t{firsts.data[k]} + lengths.data[k]));
-  }
-  if (end > first && crcs.length / 4 > (end - first) / 2) table.populate(first, end);
-}
-
 Napi::Value tableAddRuns(const Napi::CallbackInfo& info) {
   const Args args(info);
   Loading table(args);
@@ -217,7 +216,7 @@ Napi::Value tableAddRuns(const Napi::CallbackInfo& info) {
   const size_t runs = firsts.length;
   if (lengths.length != runs || kinds.length != runs || records.length != runs || slots.length != runs)
     throw ArgumentError(ArgumentError::kRange, "the columns must be of the same length");
-  populate(table, firsts, lengths, crcs);
+  table.populate(firsts, lengths, crcs);
   size_t stored = 0;
   for (size_t k = 0; k < runs; k++) {
     const uint8_t kind = kinds.data[k];

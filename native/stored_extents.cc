@@ -5,18 +5,18 @@
 
 #include "api.h"
 #include "args.h"
+#include "copy.h"
 #include "errors.h"
 #include "field_reader.h"
+#include "run_columns.h"
 
 // The lists of extents in manifests (docs/format.md): in JavaScript, in a thread that has just started, a list of a GiB took 25 ms.
 
 namespace tidemark {
 
 namespace {
-constexpr uint64_t kMaxSlots = 256;
-
 struct Extent {
-  uint64_t record;
+  int64_t record;
   uint32_t slots;
   Runs dead;
   Runs pages;
@@ -37,19 +37,18 @@ Runs readRuns(FieldReader& read, uint64_t from, uint64_t pageCount) {
     const uint64_t first = end + read.varint();
     const uint64_t length = read.varint();
     end = first + length;
-    if (length == 0 || length > kMaxSlots || end > pageCount) throw Damage{"names page " + std::to_string(end) + " of " + std::to_string(pageCount)};
+    if (length == 0 || length > kSegmentPages || end > pageCount) throw Damage{"names page " + std::to_string(end) + " of " + std::to_string(pageCount)};
     runs.push_back({static_cast<uint32_t>(first), static_cast<uint32_t>(length)});
   }
   return runs;
 }
 
 /** @param claimed pages of the extents before it: a checksum has to follow for each, or memory would be taken for what is only claimed */
-Extent readExtent(FieldReader& read, uint64_t& record, uint64_t& end, uint64_t& claimed, uint64_t pageCount) {
-  const int64_t number = static_cast<int64_t>(record) + read.zigzag();
+Extent readExtent(FieldReader& read, int64_t& record, uint64_t& end, uint64_t& claimed, uint64_t pageCount) {
+  record += read.zigzag();
   const uint64_t slots = read.varint();
-  if (number < 1 || number > kMaxRecord || slots < 1 || slots > kMaxSlots)
-    throw Damage{"names an extent of " + std::to_string(slots) + " pages, record " + std::to_string(number)};
-  record = static_cast<uint64_t>(number);
+  if (record < 1 || record > kMaxRecord || slots < 1 || slots > kSegmentPages)
+    throw Damage{"names an extent of " + std::to_string(slots) + " pages, record " + std::to_string(record)};
   Runs dead = readRuns(read, 0, slots);
   const int64_t first = static_cast<int64_t>(end) + read.zigzag();
   if (first < 0) throw Damage{"names page " + std::to_string(first)};
@@ -63,15 +62,7 @@ Extent readExtent(FieldReader& read, uint64_t& record, uint64_t& end, uint64_t& 
   return {record, static_cast<uint32_t>(slots), std::move(dead), std::move(pages)};
 }
 
-/** Pages in consecutive slots of one record. */
-struct Row {
-  uint64_t record;
-  uint32_t first;
-  uint32_t length;
-  uint8_t slot;
-};
-
-void addRows(std::vector<Row>& rows, const Extent& extent) {
+void addRuns(RunColumns& runs, const Extent& extent) {
   uint32_t slot = 0;
   auto dead = extent.dead.begin();
   for (const Run& run : extent.pages) {
@@ -79,36 +70,11 @@ void addRows(std::vector<Row>& rows, const Extent& extent) {
       while (dead != extent.dead.end() && dead->first <= slot) slot = std::max(slot, dead->first + dead->count), dead++;
       const uint32_t until = dead == extent.dead.end() ? extent.slots : dead->first;
       const uint32_t length = std::min(run.count - done, until - slot);
-      rows.push_back({extent.record, run.first + done, length, static_cast<uint8_t>(slot)});
+      runs.add(extent.record, run.first + done, length, slot);
       done += length;
       slot += length;
     }
   }
-}
-
-Napi::Object toColumns(Napi::Env env, const std::vector<Row>& rows, const std::vector<uint16_t>& counts, const std::vector<uint32_t>& ends) {
-  auto records = Napi::Float64Array::New(env, rows.size());
-  auto firsts = Napi::Uint32Array::New(env, rows.size());
-  auto lengths = Napi::Uint32Array::New(env, rows.size());
-  auto slots = Napi::Uint8Array::New(env, rows.size());
-  for (size_t k = 0; k < rows.size(); k++) {
-    records.Data()[k] = static_cast<double>(rows[k].record);
-    firsts.Data()[k] = rows[k].first;
-    lengths.Data()[k] = rows[k].length;
-    slots.Data()[k] = rows[k].slot;
-  }
-  auto slotCounts = Napi::Uint16Array::New(env, counts.size());
-  auto rowEnds = Napi::Uint32Array::New(env, ends.size());
-  std::copy(counts.begin(), counts.end(), slotCounts.Data());
-  std::copy(ends.begin(), ends.end(), rowEnds.Data());
-  Napi::Object columns = Napi::Object::New(env);
-  columns.Set("records", records);
-  columns.Set("firsts", firsts);
-  columns.Set("lengths", lengths);
-  columns.Set("slots", slots);
-  columns.Set("counts", slotCounts);
-  columns.Set("ends", rowEnds);
-  return columns;
 }
 
 Napi::Value decodeExtents(const Napi::CallbackInfo& info) {
@@ -120,21 +86,24 @@ Napi::Value decodeExtents(const Napi::CallbackInfo& info) {
   try {
     const uint64_t count = read.varint();
     if (count > read.remaining()) throw Damage{"claims " + std::to_string(count) + " extents"};
-    std::vector<Row> rows;
+    RunColumns runs;
     std::vector<uint16_t> counts;
     std::vector<uint32_t> ends;
-    uint64_t record = 0;
+    int64_t record = 0;
     uint64_t end = 0;
     uint64_t claimed = 0;
     for (uint64_t k = 0; k < count; k++) {
       const Extent extent = readExtent(read, record, end, claimed, pageCount);
-      addRows(rows, extent);
+      addRuns(runs, extent);
       counts.push_back(static_cast<uint16_t>(extent.slots));
-      ends.push_back(static_cast<uint32_t>(rows.size()));
+      ends.push_back(static_cast<uint32_t>(runs.count()));
     }
-    Napi::Object columns = toColumns(info.Env(), rows, counts, ends);
-    columns.Set("pageCount", Napi::Number::New(info.Env(), static_cast<double>(claimed)));
-    columns.Set("next", Napi::Number::New(info.Env(), static_cast<double>(read.at())));
+    const Napi::Env env = info.Env();
+    Napi::Object columns = runs.toObject(env);
+    columns.Set("counts", column<Napi::Uint16Array>(env, counts));
+    columns.Set("ends", column<Napi::Uint32Array>(env, ends));
+    columns.Set("pageCount", Napi::Number::New(env, static_cast<double>(claimed)));
+    columns.Set("next", Napi::Number::New(env, static_cast<double>(read.at())));
     return columns;
   } catch (const Damage& damage) {
     return Napi::String::New(info.Env(), damage.what);

@@ -2,7 +2,7 @@ import { addon, PAGE_SIZE, SEGMENT_PAGES } from '../kernel/addon.js';
 import type { Log } from './log.js';
 import type { PageTable, RegionTable } from './page-table.js';
 import { readRange } from './read-pages.js';
-import { type Runs, toRuns } from './runs.js';
+import { type Runs, toPages, toRuns } from './runs.js';
 
 /** For each region of either, the pages whose bytes differ; what only one has counts as zero in the other. */
 export async function diffTables(log: Log, a: PageTable, b: PageTable): Promise<Record<string, Runs>> {
@@ -16,16 +16,12 @@ async function diffRegion(log: Log, a: RegionTable | undefined, b: RegionTable |
   const zero = addon().crc32c(new Uint8Array(PAGE_SIZE));
   const checksum = (table: RegionTable | undefined, page: number) => (table?.isStored(page) ? table.crc[page]! : zero);
   const differ: number[] = [];
-  const same = (page: number) => (a === undefined ? b!.sameVersion(a, page) : a.sameVersion(b, page));
   const read = (table: RegionTable | undefined, from: number, byteLength: number) =>
     table === undefined ? new Uint8Array(byteLength) : readRange(log, table, from, byteLength);
   /** Stored twice, or once where the other has zeros, with one checksum: most likely, but not certainly, the same bytes. */
   const alike: number[] = [];
-  const pageCount = Math.max(a?.pageCount ?? 0, b?.pageCount ?? 0);
-  for (let page = 0; page < pageCount; page++) {
-    if (checksum(a, page) !== checksum(b, page)) differ.push(page);
-    else if (!same(page)) alike.push(page);
-  }
+  for (const page of toPages(a === undefined ? b!.differences(a) : a.differences(b)))
+    (checksum(a, page) === checksum(b, page) ? alike : differ).push(page);
   for (let k = 0; k < alike.length; ) {
     const first = alike[k]!;
     let count = 1;

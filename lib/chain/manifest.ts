@@ -80,7 +80,7 @@ export interface Manifest {
 const FLAG_SYNC = 1;
 const FLAG_FULL = 2;
 /** Page numbers have 32 bits: regions end at 16 TiB. */
-export const MAX_PAGES = 2 ** 32;
+const MAX_PAGES = 2 ** 32;
 const MAX_REGION = 2 ** 32 - 1;
 const NO_UID = '0'.repeat(32);
 

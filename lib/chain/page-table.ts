@@ -217,17 +217,9 @@ export class RegionTable {
     this.older.clearPending(keep);
   }
 
-  /** The pages of which both do not hold the same version, `other` none at all where there is none. */
+  /** The pages of which both do not hold the same version (the same bytes, by where they are stored), `other` none at all where there is none. */
   differences(other: RegionTable | undefined): Runs {
     return other === undefined ? this.stored() : addon().tableDifferences(this.#newest.bytes, other.#newest.bytes);
-  }
-
-  /** Whether both hold the same version of a page (the same bytes, by where they are stored). */
-  sameVersion(other: RegionTable | undefined, page: number): boolean {
-    const mine = this.kind(page);
-    const theirs = other === undefined ? Version.absent : other.kind(page);
-    if (mine < Version.full || theirs < Version.full) return mine < Version.full && theirs < Version.full;
-    return this.record(page) === other!.record(page) && this.slot[page] === other!.slot[page];
   }
 }
 

@@ -31,7 +31,10 @@ export interface ExtentColumns extends RunColumns {
 /** Of `tableAddRuns`: go on with larger arrays, and the same counters. */
 export const NO_ROOM = -1;
 
-/** What versions are added to; `counters`: nodes of the pool in use, pages that only have deltas so far, versions that were added by a call which ran out of room. */
+/**
+ * What versions are added to: the bytes of VersionColumns, then fields of OlderVersions. `counters` goes in and comes out: nodes of the pool in use; pages that only have
+ * deltas so far; versions that were added by a call which ran out of room, where the next one goes on (0 else).
+ */
 export type LoadingColumns = [
   table: Uint8Array,
   pool: Uint8Array,
@@ -40,6 +43,7 @@ export type LoadingColumns = [
   counts: Uint8Array,
   counters: Uint32Array,
 ];
+
 /**
  * The typed door to the native addon: every verb it has, and nothing else.
  *
@@ -245,8 +249,7 @@ export interface Addon {
   /** A layer of so many runs, likewise. */
   decodeLayer(bytes: Uint8Array, offset: number, runs: number, mayBeZero: boolean): (LayerColumns & { next: number }) | string;
   /**
-   * Adds versions to a page table that is filled from the newest checkpoint to the oldest, where a page has none yet, or deltas only. `table` and `pool` are the bytes of
-   * VersionColumns, the other arrays fields of OlderVersions. `crcs`: 4 bytes for each page that does not become zero, in a row; empty: older versions have none. Pages behind
+   * Adds versions to a page table that is filled from the newest checkpoint to the oldest, where a page has none yet, or deltas only. `crcs`: 4 bytes for each page that does not become zero, in a row; empty: older versions have none. Pages behind
    * the table are passed over. The page that would have more deltas than there may be, or NO_ROOM; undefined: all is well.
    */
   tableAddRuns(

@@ -83,7 +83,7 @@ describe('userfaultfd: the end', () => {
           const view = shared(4);
           const server = new Worker(
             `const { parentPort, workerData } = require('node:worker_threads');
-               import(workerData.library).then(async ({ Userfaultfd }) => {
+               import(workerData.entry).then(async ({ Userfaultfd }) => {
                  const uffd = Userfaultfd.open({ whenClosed: workerData.whenClosed });
                  uffd.register(new Uint8Array(workerData.memory), { modes: ['missing'] });
                  parentPort.postMessage('ready');
@@ -94,7 +94,7 @@ describe('userfaultfd: the end', () => {
                  }
                  globalThis.keep = uffd;
                });`,
-            { eval: true, execArgv: [], workerData: { library, whenClosed, how, memory: view.buffer } },
+            { eval: true, execArgv: [], workerData: { entry: library, whenClosed, how, memory: view.buffer } },
           );
           server.on('error', () => {});
           const exited = new Promise((resolve) => server.once('exit', resolve));
@@ -193,7 +193,7 @@ describe('userfaultfd: the end', () => {
           const { workerData, parentPort } = require('node:worker_threads');
           const addon = require(workerData.addonPath);
           const PAGE = workerData.PAGE;
-          import(workerData.library).then(({ Userfaultfd }) => {
+          import(workerData.entry).then(({ Userfaultfd }) => {
             const all = [];
             for (let k = 0; k < 4; k++) {
               const uffd = Userfaultfd.open({ features: ['EVENT_REMOVE', 'EVENT_UNMAP', 'EVENT_FORK'], forks: 'keep', whenClosed: k % 2 ? 'poison' : 'zero' });
@@ -211,7 +211,7 @@ describe('userfaultfd: the end', () => {
             step();
           });`;
       const run = async (): Promise<void> => {
-        const worker = new Worker(source, { eval: true, execArgv: [], workerData: { addonPath, library, PAGE } });
+        const worker = new Worker(source, { eval: true, execArgv: [], workerData: { addonPath, entry: library, PAGE } });
         const exited = new Promise((resolve) => worker.once('exit', resolve));
         await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
         setTimeout(() => worker.terminate(), Math.random() * 20);
